@@ -1,0 +1,184 @@
+"""The catalogue: each named loss picks a boundary and an objective, with the defaults of its paper.
+
+Every one of them is a `PairLoss`: call it with (embeddings, labels) for pair-wise labels, or with
+(embeddings, labels, proxies) for class-level ones.
+"""
+
+from typing import Literal
+
+from circlet.losses.boundaries import Angular, Circle, Linear
+from circlet.losses.objectives import Hinge, Unified
+from circlet.losses.pair_loss import Averaging, PairLoss
+
+
+class CircleLoss(PairLoss):
+    """Circle Loss: similarities far from their optimum pull harder (Sun et al., CVPR 2020, Eq. 6).
+
+        log[1 + sum_j exp(scale alpha_n^j (s_n^j - delta_n)) sum_i exp(-scale alpha_p^i (s_p^i - delta_p))]
+        alpha_p = [optimum_p - s_p]_+    alpha_n = [s_n - optimum_n]_+    (constants in the backward pass)
+        optimum_p = 1 + margin, optimum_n = -margin, delta_p = 1 - margin, delta_n = margin
+
+    Relation to the others: with alpha = 1 it is `UnifiedLoss` with margin 1 - 2 margin. With proxies it
+    is the cross-entropy on the logits scale alpha (s - delta).
+
+    Args:
+        margin: m. The paper's: 0.25 for faces and persons, 0.4 for fine-grained retrieval.
+        scale: gamma. The paper's: 256 for faces, 128 for persons, 80 for fine-grained retrieval.
+        optimum_p, optimum_n, delta_p, delta_n: Override what the margin sets.
+        detach_weights: False takes the full derivative, through alpha too.
+        normalize, reduction: See `PairLoss`.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.25,
+        scale: float = 256.0,
+        *,
+        optimum_p: float | None = None,
+        optimum_n: float | None = None,
+        delta_p: float | None = None,
+        delta_n: float | None = None,
+        detach_weights: bool = True,
+        normalize: bool = True,
+        reduction: Averaging = "mean",
+    ) -> None:
+        boundary = Circle(
+            margin,
+            scale,
+            optimum_p=optimum_p,
+            optimum_n=optimum_n,
+            delta_p=delta_p,
+            delta_n=delta_n,
+            detach_weights=detach_weights,
+        )
+        super().__init__(boundary, Unified(), normalize=normalize, reduction=reduction)
+
+
+class UnifiedLoss(PairLoss):
+    """The unified loss: every negative of an anchor against every positive (Sun et al., 2020, Eq. 1).
+
+        log[1 + sum_i sum_j exp(scale (s_n^j - s_p^i + margin))]
+
+    Relation to the others: with proxies it is `CosFaceLoss`; divided by its scale it tends to
+    `TripletLoss` as the scale grows.
+
+    Args:
+        margin: How far s_p has to stand above s_n. Default 0.35, the paper's for AM-Softmax.
+        scale: gamma. Default 64.
+        normalize, reduction: See `PairLoss`.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.35,
+        scale: float = 64.0,
+        *,
+        normalize: bool = True,
+        reduction: Averaging = "mean",
+    ) -> None:
+        super().__init__(Linear(margin, scale), Unified(), normalize=normalize, reduction=reduction)
+
+
+class TripletLoss(PairLoss):
+    """Triplet loss on cosine similarities (Schroff et al., 2015; mined as in Hermans et al., 2017).
+
+        mining="hard":  max_{i,j} [s_n^j - s_p^i + margin]_+
+        mining="soft":  1/scale log[1 + sum_i sum_j exp(scale (s_n^j - s_p^i + margin))]
+
+    "hard" takes each anchor's hardest positive and negative. "soft" is its smooth version, the unified
+    loss over its scale, and tends to "hard" as the scale grows (Sun et al., 2020, Eq. 3).
+
+    Args:
+        margin: How far s_p has to stand above s_n. Default 0.2.
+        mining: "hard" or "soft".
+        scale: How sharp the soft maximum is; used by "soft" alone. Default 32.
+        normalize, reduction: See `PairLoss`.
+
+    Raises:
+        ValueError: The mining is neither of the two.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        mining: Literal["hard", "soft"] = "hard",
+        scale: float = 32.0,
+        *,
+        normalize: bool = True,
+        reduction: Averaging = "mean",
+    ) -> None:
+        if mining not in ("hard", "soft"):
+            raise ValueError(f"mining must be 'hard' or 'soft', but got {mining!r}")
+        hard = mining == "hard"
+        super().__init__(
+            boundary=Linear(margin, 1.0 if hard else scale),
+            objective=Hinge() if hard else Unified(divisor=scale),
+            normalize=normalize,
+            reduction=reduction,
+        )
+
+
+class SoftmaxLoss(PairLoss):
+    """Softmax cross-entropy of a linear classifier without bias (Sun et al., 2020, Eq. 2).
+
+        -log( exp(x.w_y) / sum_c exp(x.w_c) )
+
+    Inner products instead of cosines, scale 1 and no margin. Meant for proxies, the rows of the
+    classifier's weight. Relation to the others: on cosines and with a scale it is `NormFaceLoss`.
+
+    Args:
+        reduction: See `PairLoss`.
+    """
+
+    def __init__(self, *, reduction: Averaging = "mean") -> None:
+        super().__init__(Linear(margin=0.0, scale=1.0), Unified(), normalize=False, reduction=reduction)
+
+
+class NormFaceLoss(PairLoss):
+    """NormFace: softmax cross-entropy on scaled cosines (Wang et al., ACM MM 2017).
+
+        -log( exp(scale cos(x, w_y)) / sum_c exp(scale cos(x, w_c)) )
+
+    Relation to the others: `CosFaceLoss` without a margin.
+
+    Args:
+        scale: Default 64.
+        reduction: See `PairLoss`.
+    """
+
+    def __init__(self, scale: float = 64.0, *, reduction: Averaging = "mean") -> None:
+        super().__init__(Linear(margin=0.0, scale=scale), Unified(), reduction=reduction)
+
+
+class CosFaceLoss(PairLoss):
+    """CosFace, also AM-Softmax: a margin on the cosine of the own class (Wang et al., CVPR 2018).
+
+        -log( exp(scale (cos_y - margin)) / (exp(scale (cos_y - margin)) + sum_{c != y} exp(scale cos_c)) )
+
+    Relation to the others: `UnifiedLoss` with proxies, under its own name and with its own defaults.
+
+    Args:
+        margin: Default 0.35.
+        scale: Default 64.
+        reduction: See `PairLoss`.
+    """
+
+    def __init__(self, margin: float = 0.35, scale: float = 64.0, *, reduction: Averaging = "mean") -> None:
+        super().__init__(Linear(margin, scale), Unified(), reduction=reduction)
+
+
+class ArcFaceLoss(PairLoss):
+    """ArcFace: a margin on the angle to the own class (Deng et al., CVPR 2019).
+
+        -log( exp(z_y) / (exp(z_y) + sum_{c != y} exp(scale cos_c)) ),   z_y = scale cos(theta_y + margin)
+
+    The gradient is the true one; see `circlet.losses.Angular` for its continuation beyond pi - margin.
+
+    Args:
+        margin: Radians. Default 0.5.
+        scale: Default 64.
+        reduction: See `PairLoss`.
+    """
+
+    def __init__(self, margin: float = 0.5, scale: float = 64.0, *, reduction: Averaging = "mean") -> None:
+        super().__init__(Angular(margin, scale), Unified(), reduction=reduction)

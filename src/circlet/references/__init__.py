@@ -1,0 +1,8 @@
+"""What the anchors are compared with. References are callables: (embeddings, labels) -> ReferenceSet."""
+
+from circlet.references.base import References, ReferenceSet
+from circlet.references.batch import Batch
+from circlet.references.given import Given
+from circlet.references.proxies import Proxies
+
+__all__ = ["Batch", "Given", "Proxies", "ReferenceSet", "References"]

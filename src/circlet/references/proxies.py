@@ -1,0 +1,65 @@
+"""Learned class centres as references: class-level learning."""
+
+import torch
+from torch import Tensor, nn
+
+from circlet.references.base import ReferenceSet
+
+
+class Proxies(nn.Module):
+    """One learned vector per class; its label is its row.
+
+    With these references a loss learns from class labels: an anchor has one positive, the proxy of its
+    class, and num_classes - 1 negatives. The unified objective is then the cross-entropy of a classifier
+    on the boundary's logits (paper, Eq. 2).
+
+    The proxies are parameters: give `proxies.parameters()` to the optimiser, usually with a larger
+    learning rate than the network's.
+
+    Args:
+        num_classes: How many classes there are; labels are 0 to num_classes - 1.
+        embedding_dim: The dimension of the embeddings.
+
+    Raises:
+        ValueError: A size is below 1.
+
+    Example:
+        >>> proxies = Proxies(num_classes=1000, embedding_dim=512)
+        >>> loss = losses.CircleLoss()(embeddings, labels, proxies)
+    """
+
+    def __init__(self, num_classes: int, embedding_dim: int) -> None:
+        super().__init__()
+        if num_classes < 1 or embedding_dim < 1:
+            raise ValueError(
+                f"num_classes and embedding_dim must be at least 1, but got {num_classes} and {embedding_dim}"
+            )
+        # Vectors of length near 1, so that a learning rate means the same angle in any dimension.
+        self.weight = nn.Parameter(torch.randn(num_classes, embedding_dim) / embedding_dim**0.5)
+
+    @property
+    def num_classes(self) -> int:
+        return self.weight.shape[0]
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> ReferenceSet:
+        """
+        Args:
+            embeddings: (batch, embedding_dim).
+            labels: (batch,) integers from 0 to num_classes - 1.
+
+        Raises:
+            ValueError: A label is outside that range.
+        """
+        outside = ((labels < 0) | (labels >= self.num_classes)).nonzero()
+        if len(outside) > 0:
+            position = int(outside[0])
+            raise ValueError(
+                f"label {int(labels[position])} at position {position} of the batch has no proxy: "
+                f"there are {self.num_classes}, for the labels 0 to {self.num_classes - 1} "
+                f"({len(outside)} of {len(labels)} labels are outside)"
+            )
+        classes = torch.arange(self.num_classes, device=self.weight.device)
+        return ReferenceSet(self.weight, classes)
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, embedding_dim={self.weight.shape[1]}"
