@@ -7,10 +7,11 @@ associatively over parts of the references.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 Reduction = Literal["logsumexp", "maximum"]
 
@@ -95,7 +96,7 @@ def pair_statistics(
     Returns:
         The statistics, differentiable in anchors and references.
     """
-    similarities = anchors @ references.T
+    similarities: Tensor = _InnerProducts.apply(anchors, references)
     positives, negatives = pair_masks(anchor_labels, reference_labels, self_index)
     reduce = _log_sum_exp if reduction == "logsumexp" else _maximum
     return PairStatistics(
@@ -104,6 +105,28 @@ def pair_statistics(
         positive_count=positives.sum(dim=1),
         negative_count=negatives.sum(dim=1),
     )
+
+
+class _InnerProducts(torch.autograd.Function):
+    """anchors @ references.T whose backward pass, too, leaves the precision alone.
+
+    Without it, `loss.backward()` inside an autocast block multiplies the gradients in half precision.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, anchors: Tensor, references: Tensor) -> Tensor:
+        ctx.save_for_backward(anchors, references)
+        return anchors @ references.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        anchors, references = ctx.saved_tensors
+        for_anchors, for_references = ctx.needs_input_grad
+        with torch.autocast(gradient.device.type, enabled=False):
+            return (
+                gradient @ references if for_anchors else None,
+                gradient.T @ anchors if for_references else None,
+            )
 
 
 def _log_sum_exp(logits: Tensor, mask: Tensor) -> Tensor:

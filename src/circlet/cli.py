@@ -1,0 +1,56 @@
+"""The commands. Each is imported when it is called, so that `circlet --help` answers at once."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from circlet import __version__
+from circlet.errors import CircletError
+
+# command: (module that has `main(arguments)`, what it does)
+_COMMANDS = {
+    "train": ("circlet.training.commands", "train an embedding by a recipe, or continue a run"),
+    "evaluate": ("circlet.training.commands", "measure a run on its held-out pictures"),
+    "report": ("circlet.training.commands", "write the page that shows a run"),
+}
+
+
+def _help() -> str:
+    lines = [f"  circlet {name:<10} {text}" for name, (_, text) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            f"circlet {__version__}: train, measure and serve embeddings",
+            "",
+            *lines,
+            "",
+            "`circlet COMMAND --help` says more. Begin with `circlet train glyphs`.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. What a user can mend is one message without a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if given[0] == "--version":
+        print(__version__)
+        return 0
+    name, *rest = given
+    if name not in _COMMANDS:
+        print(f"circlet: unknown command {name!r}\n\n{_help()}", file=sys.stderr)
+        return 2
+    try:
+        getattr(importlib.import_module(_COMMANDS[name][0]), name)(rest)
+    except CircletError as error:
+        print(f"circlet {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"circlet {name}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

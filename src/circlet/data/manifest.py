@@ -1,0 +1,184 @@
+"""The manifest: the table that describes a data set."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from circlet.errors import CircletError
+
+SPLITS = ("train", "test", "query", "gallery")
+COLUMNS = ("path", "label", "split", "camera", "rotation")
+ROTATIONS = (0, 90, 180, 270)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of pictures.
+
+    Attributes:
+        table: Columns path, label, split; optional camera, rotation (0, 90, 180 or 270 degrees,
+            counter-clockwise); others are kept.
+        root: The folder that relative paths start from.
+    """
+
+    table: pl.DataFrame
+    root: Path
+
+    @classmethod
+    def of(cls, columns: dict[str, list[str]], root: Path) -> "Manifest":
+        """Make a manifest of columns of text."""
+        return cls(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)), root)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Manifest":
+        """Read a manifest from Parquet or CSV and check it.
+
+        Raises:
+            CircletError: The file is absent or neither of the two, or a column or row is wrong; the message
+                names the row, counted from 1, and in CSV the line.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise CircletError(f"there is no manifest {path}")
+        _check_name(path)
+        try:
+            if path.suffix == ".parquet":
+                table = pl.read_parquet(path)
+            else:
+                table = pl.read_csv(path, infer_schema=False)  # all text, so that a label 007 stays 007
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise CircletError(f"manifest {path} can't be read: {error}") from error
+        return cls(_checked(table, path), path.parent)
+
+    def write(self, path: str | Path) -> None:
+        """Write it as Parquet or CSV, by the name's ending; outside of the root, with absolute paths.
+
+        Raises:
+            CircletError: The name ends in neither .parquet nor .csv.
+        """
+        path = Path(path)
+        _check_name(path)
+        table = self.table
+        if path.parent.resolve() != self.root.resolve():
+            absolute = [str(picture.absolute()) for picture in self.paths()]
+            table = table.with_columns(pl.Series("path", absolute, dtype=pl.String))
+        if path.suffix == ".csv":
+            table.write_csv(path)
+        else:
+            table.write_parquet(path)
+
+    def split(self, *names: str) -> "Manifest":
+        """The rows of these splits, in their order."""
+        return Manifest(self.table.filter(pl.col("split").is_in(names)), self.root)
+
+    def with_rotations(self) -> "Manifest":
+        """Each picture also turned by 90, 180 and 270 degrees, as pictures of classes of their own.
+
+        The class "a" turned by 90 degrees has the label "a@90".
+
+        Raises:
+            CircletError: The manifest has rotations already.
+        """
+        if "rotation" in self.table.columns:
+            raise CircletError("the manifest has a column rotation already: its classes can't be turned again")
+        turned = [
+            self.table.with_columns(
+                pl.lit(degrees).alias("rotation"),
+                pl.col("label") + ("" if degrees == 0 else f"@{degrees}"),
+            )
+            for degrees in ROTATIONS
+        ]
+        return Manifest(pl.concat(turned), self.root)
+
+    @cached_property
+    def _labels(self) -> tuple[Tensor, list[str]]:
+        names = sorted(set(self.table["label"]))
+        ids = {name: index for index, name in enumerate(names)}
+        return torch.tensor([ids[label] for label in self.table["label"]], dtype=torch.int64), names
+
+    def label_ids(self) -> tuple[Tensor, list[str]]:
+        """Labels as integers (pictures,), and the names that they index, sorted."""
+        return self._labels
+
+    def paths(self) -> list[Path]:
+        return [self.root / path for path in self.table["path"]]
+
+    def check_files(self) -> None:
+        """
+        Raises:
+            CircletError: Files are missing; the message counts them and names the first.
+        """
+        missing = [path for path in self.paths() if not path.is_file()]
+        if missing:
+            raise CircletError(
+                f"{len(missing):,} of {len(self):,} pictures are missing, first {listed(missing)}: "
+                f"mend the paths (relative ones start from {self.root}) or take the rows out"
+            )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def listed(paths: Iterable[object], most: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    names = [str(path) for path in paths]
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix not in (".parquet", ".csv"):
+        raise CircletError(f"manifest {path}: the name must end in .parquet or .csv")
+
+
+def _checked(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    absent = [column for column in COLUMNS if column not in table.columns]
+    for column in table.columns:
+        if column not in COLUMNS:
+            near = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
+            if near:
+                raise CircletError(
+                    f"manifest {path}: column {column!r} is unknown; did you mean {near[0]!r}? Rename it"
+                )
+    for column in ("path", "label"):
+        if column not in table.columns:
+            raise CircletError(
+                f"manifest {path}: there is no column {column!r}; it has {', '.join(table.columns)}. "
+                f"A manifest needs the columns path and label"
+            )
+    if "split" not in table.columns:
+        table = table.with_columns(pl.lit("train").alias("split"))
+    known = [column for column in COLUMNS if column in table.columns]
+    table = table.with_columns(pl.col(column).cast(pl.String) for column in known)
+    if len(table) == 0:
+        raise CircletError(f"manifest {path} has no rows")
+
+    def reject(bad: pl.Expr, problem: str, column: str) -> None:
+        wrong = bad.fill_null(True).alias("wrong")
+        rows = [index + 1 for index in table.select(wrong)["wrong"].arg_true().to_list()]
+        if rows:
+            line = f" (line {rows[0] + 1})" if path.suffix == ".csv" else ""
+            also = f"; the same in row {listed(rows[1:])}" if len(rows) > 1 else ""
+            raise CircletError(
+                f"manifest {path}, row {rows[0]}{line}: {column} is {table[column][rows[0] - 1]!r}, but "
+                f"{problem}{also}"
+            )
+
+    reject(pl.col("path").str.strip_chars() == "", "every row needs a path", "path")
+    reject(pl.col("label").str.strip_chars() == "", "every row needs a label", "label")
+    reject(~pl.col("split").is_in(SPLITS), f"split is one of {', '.join(SPLITS)}", "split")
+    picture = ["path"]
+    if "rotation" in table.columns:
+        turned = ~pl.col("rotation").is_in([str(degrees) for degrees in ROTATIONS])
+        reject(turned, f"rotation is one of {', '.join(map(str, ROTATIONS))}", "rotation")
+        table = table.with_columns(pl.col("rotation").cast(pl.Int32))
+        picture.append("rotation")
+    # Of rows that are equal the first is right, so that the row named is the one to take out.
+    reject(~pl.struct(picture).is_first_distinct(), "an earlier row has the same path", "path")
+    return table

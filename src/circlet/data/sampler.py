@@ -1,0 +1,173 @@
+"""Samplers: which pictures make a batch."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from circlet.errors import CircletError
+
+
+@dataclass(frozen=True)
+class BatchDraw:
+    """One batch to be loaded.
+
+    Attributes:
+        indices: Rows of the manifest.
+        seed: What all randomness in loading this batch follows from; None: there is none.
+    """
+
+    indices: list[int]
+    seed: int | None
+
+
+class PKSampler(Sampler[BatchDraw]):
+    """Batches of P classes with K samples each, by explicit rules.
+
+    A batch holds P different classes and K different samples of each. With epoch="images" every class is
+    shuffled and cut into groups of K; the rest of a class that fills no group is left out of this epoch,
+    another rest each epoch. A batch takes one group each of P classes, drawn with probabilities in
+    proportion to the groups that they have left, until fewer than P classes have any. With epoch="classes"
+    every class comes once, with K samples, and classes that fill no last batch are left out of this epoch.
+
+    The order follows from (seed, epoch) alone, and so is the same on every process. Of several processes each
+    takes its own P classes of a global batch of P * world_size: one process with P = 2p draws the same
+    global batches as two with P = p.
+
+    Args:
+        labels: (pictures,) integers.
+        classes_per_batch: P.
+        samples_per_class: K.
+        epoch: What an epoch is; see above.
+        short_classes: Of classes with fewer than K samples: "repeat" draws some twice, "skip" leaves
+            the class out.
+        seed: What the order follows from.
+        rank: Of this process.
+        world_size: Number of processes.
+
+    Attributes:
+        short: How many classes have fewer than K samples.
+
+    Raises:
+        CircletError: There are fewer than P usable classes, or a number is below 1.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        classes_per_batch: int,
+        samples_per_class: int,
+        *,
+        epoch: Literal["images", "classes"] = "images",
+        short_classes: Literal["repeat", "skip"] = "repeat",
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        for name, value in (("classes", classes_per_batch), ("samples", samples_per_class)):
+            if value < 1:
+                raise CircletError(f"batch.{name} must be at least 1, but got {value}")
+        order = torch.argsort(labels, stable=True)
+        counts = torch.bincount(labels)
+        members = [rows.tolist() for rows in torch.split(order, counts.tolist()) if len(rows) > 0]
+        self.short = sum(len(rows) < samples_per_class for rows in members)
+        if short_classes == "skip":
+            members = [rows for rows in members if len(rows) >= samples_per_class]
+        needed = classes_per_batch * world_size
+        if len(members) < needed:
+            skipped = f" ({self.short} have fewer and are skipped)" if short_classes == "skip" else ""
+            raise CircletError(
+                f"a batch needs {needed} classes with {samples_per_class} pictures each, but there are "
+                f"{len(members)}{skipped}: lower batch.classes or batch.samples, or give more classes"
+            )
+        if max(len(rows) for rows in members) < 2:
+            raise CircletError(
+                "every class has one picture, so that there is no pair of the same class to learn from: "
+                "give at least 2 pictures of each class"
+            )
+        self._members = members
+        self._classes = classes_per_batch
+        self._samples = samples_per_class
+        self._epoch_rule = epoch
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+        self._batch = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next iteration begins: the epoch, and how many of its batches are left out."""
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next iteration at {"epoch": e, "batch": b}.
+
+        The position is set from outside because a loader draws batches ahead of their use: whoever uses
+        them knows how many were used.
+        """
+        self._epoch, self._batch = state["epoch"], state["batch"]
+
+    def __iter__(self) -> Iterator[BatchDraw]:
+        generator = torch.Generator().manual_seed(_mixed(self._seed, self._epoch))
+        groups = self._groups(generator)
+        left = torch.tensor([len(of_class) for of_class in groups], dtype=torch.float32)
+        per_batch = self._classes * self._world_size
+        mine = slice(self._rank * self._classes, (self._rank + 1) * self._classes)
+        position = 0
+        while int((left > 0).sum()) >= per_batch:
+            classes = torch.multinomial(left, per_batch, generator=generator).tolist()
+            left[classes] -= 1
+            drawn = [groups[label].pop() for label in classes]
+            if position >= self._batch:
+                indices = [row for group in drawn[mine] for row in group]
+                seed = _mixed(self._seed, self._epoch, position, self._rank)
+                yield BatchDraw(indices, seed)
+            position += 1
+
+    def _groups(self, generator: torch.Generator) -> list[list[list[int]]]:
+        """For each class its groups of K samples of this epoch."""
+        size = self._samples
+        groups = []
+        for rows in self._members:
+            order = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
+            if len(order) < size:
+                order = (order * (-(-size // len(order))))[:size]
+            starts = range(0, len(order) - size + 1, size)
+            most = 1 if self._epoch_rule == "classes" else len(starts)
+            groups.append([order[start : start + size] for start in starts[:most]])
+        return groups
+
+
+class InOrder(Sampler[BatchDraw]):
+    """Every picture once, in order: for measuring.
+
+    Args:
+        count: Number of pictures.
+        batch_size: Pictures in a batch; the last may have fewer.
+    """
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        self._count = count
+        self._batch_size = batch_size
+
+    def __iter__(self) -> Iterator[BatchDraw]:
+        for start in range(0, self._count, self._batch_size):
+            yield BatchDraw(list(range(start, min(start + self._batch_size, self._count))), None)
+
+    def __len__(self) -> int:
+        return math.ceil(self._count / self._batch_size)
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed of several numbers, so that neighbouring numbers give unrelated seeds (SplitMix64)."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1

@@ -1,0 +1,76 @@
+"""Where pictures come from: each source gives a manifest."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from circlet.data.manifest import SPLITS, Manifest
+from circlet.errors import CircletError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+
+
+class DataSource(ABC):
+    """What a recipe names as its data."""
+
+    @abstractmethod
+    def manifest(self) -> Manifest:
+        """The table of the pictures, with their splits."""
+
+
+class ManifestFile(DataSource):
+    """A manifest in a file.
+
+    Args:
+        path: Parquet or CSV with the columns path and label, and optional split and camera.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def manifest(self) -> Manifest:
+        return Manifest.read(self.path)
+
+
+class ImageFolder(DataSource):
+    """A folder that holds a folder of pictures for each class.
+
+    If it holds folders named train, test, query or gallery instead, those are the splits, with the class
+    folders inside. Otherwise the classes are divided: the last ones by name are held out for the test, so
+    that the test is on classes never seen.
+
+    Args:
+        root: The folder.
+        test_share: Share of the classes that are held out where the folder has no splits.
+    """
+
+    def __init__(self, root: str, test_share: float = 0.5) -> None:
+        if not 0 < test_share < 1:
+            raise CircletError(f"data.test_share must lie between 0 and 1, but got {test_share}")
+        self.root = root
+        self.test_share = test_share
+
+    def manifest(self) -> Manifest:
+        """
+        Raises:
+            CircletError: The folder is absent, or holds no class folders with pictures.
+        """
+        root = Path(self.root)
+        if not root.is_dir():
+            raise CircletError(f"there is no folder {root}")
+        splits = [name for name in SPLITS if (root / name).is_dir()]
+        rows: dict[str, list[str]] = {"path": [], "label": [], "split": []}
+        for split in splits or [""]:
+            classes = sorted(folder for folder in (root / split).iterdir() if folder.is_dir())
+            trained = len(classes) - round(self.test_share * len(classes))
+            for position, folder in enumerate(classes):
+                for picture in sorted(folder.rglob("*")):
+                    if picture.suffix.lower() in EXTENSIONS:
+                        rows["path"].append(str(picture.relative_to(root)))
+                        rows["label"].append(folder.name)
+                        rows["split"].append(split or ("train" if position < trained else "test"))
+        if not rows["path"]:
+            raise CircletError(
+                f"{root} holds no pictures: it should hold a folder for each class with pictures in it "
+                f"({', '.join(EXTENSIONS)}), or such folders inside of {', '.join(SPLITS)}"
+            )
+        return Manifest.of(rows, root)

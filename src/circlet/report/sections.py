@@ -1,0 +1,170 @@
+"""Which figures the page shows, what their captions say, and which command makes one that is missing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from circlet.analysis.boundaries import decision_boundary, solved
+from circlet.losses import Boundary
+from circlet.report import figures
+from circlet.report.run_files import RunFiles
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the page.
+
+    Attributes:
+        name: its identifier in the page.
+        title: its heading.
+        caption: one sentence that tells a newcomer how to read it.
+        chart: None where the run does not hold its data.
+        missing: what stands there instead; words between backquotes are a command.
+        square: keeps the width of the chart, where else it is as wide as its place.
+    """
+
+    name: str
+    title: str
+    caption: str
+    chart: alt.LayerChart | None
+    missing: str
+    square: bool = False
+
+    def specification(self) -> dict[str, Any] | None:
+        """The Vega-Lite specification, without background, as wide as its place."""
+        if self.chart is None:
+            return None
+        specification: dict[str, Any] = self.chart.to_dict()
+        specification["config"]["background"] = "transparent"
+        if not self.square:
+            specification["width"] = "container"
+        return specification
+
+
+def training_figures(files: RunFiles, train_command: str) -> list[Figure]:
+    """Loss, recall over minutes and over steps, learning rate, throughput, gradient norm.
+
+    Args:
+        files: the run.
+        train_command: the command that trains it.
+
+    Returns:
+        The six figures in this order.
+    """
+    records = files.records
+    train, evaluations = files.of_kind("train"), files.of_kind("evaluation")
+    expected = any(record.get("expected_loss") is not None for record in files.of_kind("start"))
+    raw_pixels = ((files.results or {}).get("raw_pixels") or {}).get("recall_at", {}).get("1")
+    dashed = "" if raw_pixels is None else "; the dashed line is recall@1 of the raw pixels"
+    missing = f"No training step is logged yet. `{train_command}` trains."
+    not_evaluated = f"No evaluation is logged yet. `{train_command}` evaluates while it trains."
+    figure_list = [
+        Figure(
+            "loss",
+            "Loss",
+            "The thin line is the loss of single batches, the thick line its moving mean, which should fall"
+            + (
+                " from near the dashed line, the loss to expect of embeddings that know nothing yet."
+                if expected
+                else " as the embeddings learn."
+            ),
+            figures.loss_curve(records) if train else None,
+            missing,
+        )
+    ]
+    for over, title, caption in (
+        (
+            "minutes",
+            "Recall over time",
+            "How many queries have a nearest neighbour of the right class (recall@1), and how pure their "
+            "nearest neighbours are on average (MAP@R), by minutes of training: higher and sooner is better.",
+        ),
+        (
+            "step",
+            "Recall over steps",
+            "The same by training step: step 0 is the untrained network, so the rise from there is what "
+            f"training has taught it{dashed}.",
+        ),
+    ):
+        chart = figures.recall_curve(records, over=over, raw_pixels=raw_pixels) if evaluations else None
+        figure_list.append(Figure(f"recall-{over}", title, caption, chart, not_evaluated))
+    for field, title, caption in (
+        (
+            "learning_rate",
+            "Learning rate",
+            "How far a step moves the weights: a short rise avoids early damage, the fall lets it settle.",
+        ),
+        (
+            "images_per_second",
+            "Throughput",
+            "Training images processed each second: dips mean that the data or the machine held training up.",
+        ),
+        (
+            "gradient_norm",
+            "Gradient norm",
+            "Length of the gradient over all weights: high peaks are a sign of unstable training.",
+        ),
+    ):
+        chart = figures.training_curve(records, field, field.replace("_", " ")) if train else None
+        figure_list.append(Figure(field, title, caption, chart, missing))
+    return figure_list
+
+
+def similarity_figures(
+    files: RunFiles, boundary: Boundary | None, train_command: str, evaluate_command: str
+) -> list[Figure]:
+    """Bands over training, histogram at the end, plane of (s_n, s_p).
+
+    Args:
+        files: the run.
+        boundary: the boundary of its loss, or None.
+        train_command: the command that trains it.
+        evaluate_command: the command that measures it.
+
+    Returns:
+        The three figures in this order.
+    """
+    logged = any(isinstance(record.get("positive"), dict) for record in files.of_kind("train"))
+    missing = f"similarities.npz is not there yet. `{evaluate_command}` writes it."
+    arrays = files.similarities
+    bands = Figure(
+        "similarity-bands",
+        "Similarities over training",
+        "Cosine similarities of the pairs in each training batch: the line is the mean, the dark band holds "
+        "the middle half and the light band 90% of the pairs; the further the two colours part, the better.",
+        figures.similarity_bands(files.records) if logged else None,
+        f"No similarities are logged yet. `{train_command}` trains and logs them.",
+    )
+    histogram = Figure(
+        "similarity-histogram",
+        "Similarities at the end",
+        "How similar positive pairs (same class) and negative pairs (different classes) are after training: "
+        "where the colours overlap, an image can be closer to another class than to its own.",
+        figures.similarity_histogram(arrays["positive"], arrays["negative"]) if arrays else None,
+        missing,
+    )
+    return [bands, histogram, _plane(arrays, boundary, missing)]
+
+
+def _plane(arrays: dict[str, Any] | None, boundary: Boundary | None, missing: str) -> Figure:
+    name, title = "similarity-plane", "Anchors and the decision boundary"
+    if arrays is None:
+        return Figure(name, title, "", None, missing, square=True)
+    negative = np.asarray(arrays["anchor_negative"], dtype=np.float64)
+    positive = np.asarray(arrays["anchor_positive"], dtype=np.float64)
+    caption = (
+        "Each point is one training image as the trained network sees it, placed by its most similar "
+        "negative (across) and its least similar positive (upwards), so the best place is the upper left"
+    )
+    curve = None
+    if boundary is not None:
+        curve = decision_boundary(boundary)
+        share = solved(boundary, negative, positive).mean() if len(negative) else 0.0
+        caption += f"; {share:.0%} have crossed the dashed line, the decision boundary of the loss"
+        if curve.target is not None:
+            caption += ", whose point of smallest gap, T, is where the loss leads them"
+    return Figure(
+        name, title, caption + ".", figures.similarity_plane(negative, positive, curve), missing, square=True
+    )

@@ -1,0 +1,74 @@
+"""The commands train, evaluate and report."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from circlet.errors import CircletError
+from circlet.training.console import Console
+from circlet.training.loop import train as run_training
+from circlet.training.parts import make_parts
+from circlet.training.recipe import built_in_recipes, read_recipe, recipe_parser
+from circlet.training.results import evaluate_run, report_run
+from circlet.training.run import Run
+
+
+def train(arguments: Sequence[str]) -> None:
+    """circlet train RECIPE [--output FOLDER] [--key value ...]"""
+    parser = argparse.ArgumentParser(
+        prog="circlet train",
+        description="Train an embedding by a recipe, or continue a run that was interrupted.",
+        epilog="Any key of the recipe can be given: --loss.init_args.margin 0.4 --optimizer.steps 2000. "
+        "`circlet train RECIPE --keys` lists them all.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "recipe", help=f"a YAML file, a built-in recipe ({', '.join(built_in_recipes())}), or a run's folder"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the run (default: runs/RECIPE-DATE-TIME)")
+    parser.add_argument("--keys", action="store_true", help="list the keys of a recipe, and do nothing else")
+    given, overrides = parser.parse_known_args(arguments)
+    if given.keys:
+        recipe_parser().print_help()
+        return
+    folder = Path(given.recipe)
+    if (folder / "config.yaml").is_file():
+        if overrides or given.output:
+            raise CircletError(
+                f"{folder} is a run: it goes on with its own config.yaml and takes no further options "
+                f"({' '.join(overrides) or '--output'}); begin a new run from a recipe instead"
+            )
+        run = Run.open(folder)
+        parsed = read_recipe(run.config)
+    else:
+        parsed = read_recipe(given.recipe, overrides)
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        run = Run.create(given.output or Path("runs") / f"{folder.stem}-{stamp}", parsed.text)
+    console = Console()
+    recipe = parsed.build()
+    parts = make_parts(recipe)
+    console.say(f"run {run.folder}: {parts.describe()}")
+    run_training(recipe, parts, run, console)
+    console.results(evaluate_run(run, console))
+    console.say(f"report: {report_run(run)}")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """circlet evaluate RUN"""
+    run = _run_argument("evaluate", "Measure a run's best checkpoint; writes results.json.", arguments)
+    console = Console()
+    console.results(evaluate_run(run, console))
+    console.say(f"written to {run.results}")
+
+
+def report(arguments: Sequence[str]) -> None:
+    """circlet report RUN"""
+    run = _run_argument("report", "Write the page that shows a run: report.html.", arguments)
+    Console().say(f"report: {report_run(run)}")
+
+
+def _run_argument(command: str, description: str, arguments: Sequence[str]) -> Run:
+    parser = argparse.ArgumentParser(prog=f"circlet {command}", description=description)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    return Run.open(parser.parse_args(arguments).run)

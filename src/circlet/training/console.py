@@ -1,0 +1,82 @@
+"""What a training says on the terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from circlet.training.run import Record
+
+
+class Console:
+    """Lines, tables and, on a terminal, a progress bar."""
+
+    def __init__(self) -> None:
+        self._terminal = Terminal(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def say(self, text: str) -> None:
+        self._terminal.print(text, markup=False)
+
+    def measured(self, step: int, seconds: float, figures: Record) -> None:
+        """One line for a measurement on the held-out pictures."""
+        recall = "  ".join(f"recall@{k} {percent(v)}" for k, v in figures["recall_at"].items())
+        self.say(f"step {step:>6}  {seconds / 60:5.1f} min  {recall}  MAP@R {percent(figures['map_at_r'])}")
+
+    def first_loss(self, loss: float, expected: float) -> None:
+        """The first loss beside what it should be near, so that a fault shows at once."""
+        self.say(
+            f"the first loss is {loss:.4g}; embeddings spread at random have {expected:.4g}, "
+            f"untrained ones, which are alike, some more"
+        )
+
+    @contextmanager
+    def progress(self, steps: int, done: int) -> Iterator["Bar"]:
+        """A bar over the steps with the last record's loss, similarities and throughput."""
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        with Progress(*columns, console=self._terminal, disable=not self._terminal.is_terminal) as progress:
+            yield Bar(progress, steps, done)
+
+    def results(self, results: Record) -> None:
+        """The table of a run's results beside its baselines."""
+        table = Table(title=f"{results['images']:,} pictures of {results['classes']:,} unseen classes")
+        shown = [name for name in ("raw_pixels", "untrained", "trained") if results.get(name)]
+        table.add_column("")
+        for name in shown:
+            table.add_column(name.replace("_", " "), justify="right")
+        for k in results["trained"]["recall_at"]:
+            table.add_row(f"recall@{k}", *(percent(results[name]["recall_at"][k]) for name in shown))
+        for key, title in (
+            ("map_at_r", "MAP@R"),
+            ("r_precision", "R-precision"),
+            ("mean_average_precision", "mAP"),
+        ):
+            table.add_row(title, *(percent(results[name][key]) for name in shown))
+        self._terminal.print(table)
+
+
+class Bar:
+    """The progress bar of a training."""
+
+    def __init__(self, progress: Progress, steps: int, done: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=steps, completed=done)
+
+    def update(self, record: dict[str, Any]) -> None:
+        """Show a training record."""
+        positive, negative = (record[side].get("mean", float("nan")) for side in ("positive", "negative"))
+        self._progress.update(
+            self._task,
+            completed=record["step"],
+            description=(
+                f"step {record['step']}  loss {record['loss']:.4g}  s_p {positive:.2f}  "
+                f"s_n {negative:.2f}  {record['images_per_second']:.0f} pictures/s"
+            ),
+        )
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:5.1f} %"

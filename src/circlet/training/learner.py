@@ -1,0 +1,63 @@
+"""What is trained: the network, and the references that have parameters."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from circlet.losses import PairLoss
+from circlet.models import Embedder
+from circlet.references import Proxies
+from circlet.training.recipe import OptimizerSettings
+
+
+class Learner(nn.Module):
+    """Embedder, loss and references as one module: pictures and labels in, loss and embeddings out.
+
+    Args:
+        embedder: The network.
+        criterion: The loss.
+        proxies: Class proxies for class-level learning; None compares the batch with itself.
+    """
+
+    def __init__(self, embedder: Embedder, criterion: PairLoss, proxies: Proxies | None) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.criterion = criterion
+        self.proxies = proxies
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        embeddings = self.embedder(images)
+        return self.criterion(embeddings, labels, self.proxies), embeddings
+
+
+def make_optimizer(learner: Learner, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser: weight decay on the network's matrices alone, a learning rate of its own for proxies."""
+    network = [p for p in learner.embedder.parameters() if p.requires_grad]
+    references = [] if learner.proxies is None else list(learner.proxies.parameters())
+    groups = [
+        {"params": [p for p in network if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in network if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": references, "weight_decay": 0.0, "lr": settings.references_learning_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.name == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            groups, lr=settings.learning_rate, momentum=settings.momentum
+        )
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    for group in optimizer.param_groups:
+        group["highest_lr"] = group["lr"]
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int) -> None:
+    """Linear warm-up to the highest learning rate, then half a cosine down to 0 at the last step."""
+    if step < settings.warmup_steps:
+        factor = (step + 1) / settings.warmup_steps
+    else:
+        left = max(1, settings.steps - settings.warmup_steps)
+        factor = 0.5 * (1 + math.cos(math.pi * (step - settings.warmup_steps) / left))
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest_lr"] * factor

@@ -1,0 +1,170 @@
+"""The training loop, top to bottom."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from torch import Tensor, nn
+
+from circlet.data import Batch
+from circlet.errors import CircletError
+from circlet.training.checkpoint import Progress, TrainingState
+from circlet.training.console import Console
+from circlet.training.evaluation import embed, figures
+from circlet.training.learner import make_optimizer, set_learning_rate
+from circlet.training.monitor import batch_similarities, summary
+from circlet.training.parts import Parts
+from circlet.training.recipe import Recipe
+from circlet.training.run import Record, Run
+
+
+def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
+    """Train into a run folder; goes on from the run's last checkpoint if there is one.
+
+    Raises:
+        CircletError: The checkpoint does not fit, too many pictures are broken, or the loss is not finite.
+    """
+    fabric = Fabric(accelerator=recipe.accelerator, devices=1, precision=recipe.precision)
+    learner, settings = parts.learner, recipe.optimizer
+    optimizer = make_optimizer(learner, settings)
+    model, stepper = fabric.setup(learner, optimizer)
+    progress = Progress()
+    state = TrainingState(learner, optimizer, fabric.strategy.precision, progress)
+    last, best = run.checkpoints / "last.pt", run.checkpoints / "best.pt"
+    resumed = last.exists()
+    if resumed:
+        state.load(last)
+        console.say(f"going on from step {progress.step} of {settings.steps}")
+    run.rewind(progress.step if resumed else -1)
+    records = Records(run)
+
+    def measure() -> None:
+        embedded = embed(
+            learner.embedder,
+            parts.held_out_images,
+            batch_size=recipe.evaluation.batch_size,
+            workers=recipe.images.workers,
+            device=fabric.device,
+        )
+        measured = figures(parts.held_out.retrieval(embedded, tuple(recipe.evaluation.recall_at)))
+        records.add({"kind": "evaluation", "step": progress.step, "seconds": progress.seconds, **measured})
+        console.measured(progress.step, progress.seconds, measured)
+        by = recipe.evaluation.best_by
+        value = measured["recall_at"]["1"] if by == "recall_at_1" else measured[by]
+        # The best is written before the last, so that no resumed run believes in a best that is not there.
+        if value > progress.best:
+            progress.best = value
+            state.save(best)
+        state.save(last)
+
+    if not resumed:
+        measure()
+    model.train()
+    batches = endless(parts, progress)
+    with console.progress(settings.steps, progress.step) as bar:
+        while progress.step < settings.steps:
+            started = time.perf_counter()
+            set_learning_rate(optimizer, settings, progress.step)
+            loss = 0.0
+            for _ in range(recipe.batch.accumulate):
+                batch = next(batches)
+                parts.broken.add(batch.broken)
+                images, labels = batch.images.to(fabric.device), batch.labels.to(fabric.device)
+                batch_loss, embeddings = _finite_loss(model, images, labels, progress, last)
+                fabric.backward(batch_loss / recipe.batch.accumulate)
+                loss += batch_loss.item() / recipe.batch.accumulate
+            norm = _clip(fabric, model, stepper, settings.clip_norm)
+            stepper.step()
+            stepper.zero_grad()
+            progress.step += 1
+            took = time.perf_counter() - started
+            progress.seconds += took
+
+            if progress.step == 1:
+                expected = parts.expected_initial_loss()
+                records.add({"kind": "start", "step": 1, "expected_loss": expected, "first_loss": loss})
+                console.first_loss(loss, expected)
+            if progress.step % recipe.log_every == 0 or progress.step == 1:
+                seen = batch_similarities(learner.criterion, embeddings.detach(), labels, learner.proxies)
+                record = {
+                    "kind": "train",
+                    "step": progress.step,
+                    "epoch": progress.epoch,
+                    "seconds": progress.seconds,
+                    "loss": loss,
+                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "gradient_norm": norm,
+                    "images_per_second": recipe.batch.accumulate * len(labels) / took,
+                    "positive": summary(seen.positive),
+                    "negative": summary(seen.negative),
+                }
+                records.add(record)
+                bar.update(record)
+            if progress.step % recipe.evaluation.every == 0 or progress.step == settings.steps:
+                measure()
+    records.close()
+
+
+def _clip(fabric: Fabric, model: nn.Module, stepper: Any, largest: float) -> float:
+    """Scale the gradients down to a norm of at most `largest` (0: leave them); returns their norm before."""
+    norm = fabric.clip_gradients(model, stepper, max_norm=largest or math.inf)
+    return math.nan if norm is None else norm.item()
+
+
+def endless(parts: Parts, progress: Progress) -> Iterator[Batch]:
+    """Batches from where the progress stands, epoch after epoch; counts each batch as it is handed out."""
+    while True:
+        parts.sampler.load_state_dict({"epoch": progress.epoch, "batch": progress.batch})
+        for batch in parts.batches:
+            progress.batch += 1
+            yield batch
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+
+
+class Records:
+    """Writes each record to metrics.jsonl, and its numbers to TensorBoard."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._tensorboard = TensorBoardLogger(run.folder, name="", version="tensorboard")
+
+    def add(self, record: Record) -> None:
+        self._run.append(record)
+        self._tensorboard.log_metrics(_scalars(record["kind"], record), step=record["step"])
+
+    def close(self) -> None:
+        self._tensorboard.finalize("success")
+
+
+def _scalars(prefix: str, values: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a nested record under names such as train/positive/mean."""
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _scalars(f"{prefix}/{name}", value)
+        elif isinstance(value, int | float) and name != "step":
+            flat[f"{prefix}/{name}"] = value
+    return flat
+
+
+def _finite_loss(
+    model: nn.Module, images: Tensor, labels: Tensor, progress: Progress, checkpoint: Path
+) -> tuple[Tensor, Tensor]:
+    """The loss and embeddings of a batch; a loss that is not finite stops the run before any harm."""
+    try:
+        loss, embeddings = model(images, labels)
+        problem = None if torch.isfinite(loss) else f"the loss is {loss.item()}"
+    except ValueError as error:
+        problem = str(error)
+    if problem is not None:
+        raise CircletError(
+            f"training stopped at step {progress.step + 1}: {problem}. Lower optimizer.learning_rate, "
+            f"lengthen optimizer.warmup_steps, set optimizer.clip_norm (say 10), or use precision 32-true. "
+            f"The last good checkpoint is {checkpoint}"
+        )
+    return loss, embeddings

@@ -1,0 +1,242 @@
+"""The recipe: everything that defines a training, as typed parts that YAML and the command line fill."""
+
+import difflib
+import re
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from circlet.data import Augmentation, DataSource
+from circlet.errors import CircletError
+from circlet.losses import PairLoss
+from circlet.models import Backbone, Embedder
+
+
+@dataclass
+class ImageSettings:
+    """How pictures are read.
+
+    Args:
+        size: Height and width in pixels that the network sees.
+        channels: 1 reads them grey, 3 in colour.
+        mean: Subtracted from values in 0 to 1.
+        std: Divided by, after the mean.
+        cache: Keep the decoded pictures in memory (small ones: size * size * channels bytes each).
+        workers: Processes that decode and augment; 0 does it in the main one.
+        max_broken_share: The run stops when more than this share of the files can't be read.
+    """
+
+    size: int = 224
+    channels: Literal[1, 3] = 3
+    mean: float = 0.5
+    std: float = 0.5
+    cache: bool = False
+    workers: int = 2
+    max_broken_share: float = 0.01
+
+
+@dataclass
+class BatchSettings:
+    """How batches are drawn: P classes with K samples each.
+
+    Args:
+        classes: P, classes in a batch.
+        samples: K, samples of each class.
+        epoch: "images" shows each picture about once an epoch, "classes" each class once.
+        short_classes: What happens to classes with fewer than K pictures: "repeat" some, or "skip" the class.
+        rotated_classes: Each class turned by 90, 180 and 270 degrees is a class of its own (four times
+            as many), which suits pictures without a top, such as written characters.
+        accumulate: Batches whose gradients are averaged for one step.
+    """
+
+    classes: int = 16
+    samples: int = 4
+    epoch: Literal["images", "classes"] = "images"
+    short_classes: Literal["repeat", "skip"] = "repeat"
+    rotated_classes: bool = False
+    accumulate: int = 1
+
+
+@dataclass
+class OptimizerSettings:
+    """The optimiser and its schedule: linear warm-up, then half a cosine down to 0.
+
+    Args:
+        name: "adamw" or "sgd".
+        learning_rate: The highest learning rate of the network.
+        references_learning_rate: That of the references' parameters (proxies).
+        weight_decay: Decoupled (AdamW) or added to the gradient (SGD); vectors and proxies have none.
+        momentum: Of SGD.
+        steps: How many steps are taken.
+        warmup_steps: Steps over which the learning rate rises from 0.
+        clip_norm: Gradients are scaled down to at most this norm; 0 leaves them.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    references_learning_rate: float = 1e-2
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    steps: int = 1000
+    warmup_steps: int = 100
+    clip_norm: float = 0.0
+
+
+@dataclass
+class EvaluationSettings:
+    """When the held-out pictures are measured, and what makes a checkpoint the best.
+
+    Args:
+        every: Steps between two measurements; a checkpoint is written at each.
+        recall_at: The k of recall@k.
+        best_by: The figure whose highest value marks the best checkpoint.
+        batch_size: Pictures embedded at once.
+    """
+
+    every: int = 200
+    recall_at: Sequence[int] = (1, 2, 4, 8)
+    best_by: Literal["recall_at_1", "map_at_r", "mean_average_precision"] = "map_at_r"
+    batch_size: int = 256
+
+
+@dataclass
+class Recipe:
+    """A whole training.
+
+    Args:
+        data: Where the pictures come from.
+        embedder: The network.
+        loss: Any loss of `circlet.losses`.
+        references: What anchors are compared with: the "batch" (pair-wise) or "proxies" (class-level).
+        images: How pictures are read.
+        augmentation: How training pictures are varied.
+        batch: How batches are drawn.
+        optimizer: The optimiser and its schedule.
+        evaluation: When and how it is measured.
+        log_every: Steps between two records of the loss and the similarities.
+        seed: Of everything that is random.
+        accelerator: "auto", "cpu", "cuda", "mps": where it runs.
+        precision: As lightning-fabric names it: "32-true", "16-mixed", "bf16-mixed".
+        threads: CPU threads of the main process; 0 leaves torch's choice.
+    """
+
+    data: DataSource
+    embedder: Embedder
+    loss: PairLoss
+    references: Literal["batch", "proxies"] = "batch"
+    images: ImageSettings = field(default_factory=ImageSettings)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    log_every: int = 20
+    seed: int = 0
+    accelerator: str = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class ParsedRecipe:
+    """A recipe that was read and checked, before its parts are made.
+
+    Attributes:
+        text: The complete recipe as YAML: every default and override written out.
+    """
+
+    text: str
+    _parser: ArgumentParser
+    _values: Namespace
+
+    @property
+    def seed(self) -> int:
+        return int(self._values.seed)
+
+    def build(self) -> Recipe:
+        """Make the parts, with random numbers that follow from the seed alone."""
+        torch.manual_seed(self.seed)
+        parts = self._parser.instantiate(self._values)
+        return Recipe(**{name: parts[name] for name in Recipe.__dataclass_fields__})
+
+
+def built_in_recipes() -> list[str]:
+    """The names of the recipes that circlet brings."""
+    return sorted(path.name.removesuffix(".yaml") for path in _recipe_folder() if path.name.endswith(".yaml"))
+
+
+def read_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ParsedRecipe:
+    """Read a recipe and lay overrides on top.
+
+    Args:
+        recipe: A YAML file, or the name of a built-in recipe.
+        overrides: As on the command line: ["--loss.margin", "0.4"].
+
+    Raises:
+        CircletError: There is no such recipe, or a key or value in it does not fit.
+    """
+    name, text = _recipe_text(recipe)
+    parser = recipe_parser()
+    try:
+        values = parser.parse_object(yaml.safe_load(text) or {})
+        values = parser.parse_args(list(overrides), namespace=values)
+    except (ArgumentError, yaml.YAMLError) as error:
+        raise CircletError(f"recipe {name}: {_explained(str(error), parser)}") from error
+    return ParsedRecipe(parser.dump(values), parser, values)
+
+
+def recipe_parser() -> ArgumentParser:
+    """The parser of recipes and overrides, made from the signatures of the parts."""
+    parser = ArgumentParser(prog="circlet train RECIPE", exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def _explained(message: str, parser: ArgumentParser) -> str:
+    """The parser's message in one paragraph, with the near name where a key is misspelt."""
+    text = re.sub(r"\s*\n\s*", " ", message).strip()
+    wrong = re.search(r"Option '(\w+)' is not accepted|unrecognized arguments: --([\w.]+)", text)
+    if wrong is None:
+        return text
+    key = (wrong[1] or wrong[2]).split(".")[-1]
+    near = difflib.get_close_matches(key, _known_keys(), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{text}.{hint} `circlet train --keys` lists the keys"
+
+
+def _known_keys() -> set[str]:
+    """The names of all keys of a recipe and of the parts that circlet brings."""
+    parts = [Recipe, ImageSettings, BatchSettings, OptimizerSettings, EvaluationSettings, Augmentation]
+    parts += [Embedder, *_subclasses(DataSource), *_subclasses(PairLoss), *_subclasses(Backbone)]
+    return {name for part in parts for name in signature(part).parameters}
+
+
+def _subclasses(base: type) -> list[type]:
+    direct: list[type] = base.__subclasses__()
+    return [base, *(deeper for part in direct for deeper in _subclasses(part))]
+
+
+def _recipe_folder() -> list[Any]:
+    return list(files("circlet.recipes").iterdir())
+
+
+def _recipe_text(recipe: str | Path) -> tuple[str, str]:
+    path = Path(recipe)
+    if path.is_file():
+        return path.stem, path.read_text()
+    for built_in in _recipe_folder():
+        if built_in.name == f"{recipe}.yaml":
+            return str(recipe), built_in.read_text()
+    near = difflib.get_close_matches(str(recipe), built_in_recipes(), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise CircletError(
+        f"no recipe {str(recipe)!r}: it is neither a file nor one of the built-in ones "
+        f"({', '.join(built_in_recipes())}).{hint}"
+    )

@@ -1,0 +1,121 @@
+"""What is made of a run when it has ended: results, embeddings, similarities, the page."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from circlet.data import ImageDataset, load
+from circlet.report import write_report
+from circlet.training.checkpoint import load_model
+from circlet.training.console import Console
+from circlet.training.evaluation import Embedded, RawPixels, embed, figures
+from circlet.training.monitor import BatchSimilarities, batch_similarities
+from circlet.training.parts import Parts, image_dataset, make_parts
+from circlet.training.recipe import Recipe, read_recipe
+from circlet.training.run import Record, Run, written_whole
+
+# Training pairs that are kept for the page's histogram and plane.
+_MOST_ANCHORS = 2048
+_MOST_PAIRS = 20_000
+
+
+def evaluate_run(run: Run, console: Console) -> Record:
+    """Measure a run's best checkpoint beside the untrained network and raw pixels.
+
+    Writes results.json, embeddings.npz and similarities.npz into the run's folder.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        CircletError: The run has no checkpoint, or one of another model.
+    """
+    recipe = read_recipe(run.config).build()
+    parts = make_parts(recipe)
+    device = _device(recipe)
+    parts.learner.to(device)
+    recall_at = tuple(recipe.evaluation.recall_at)
+    images, held_out = parts.held_out_images, parts.held_out
+
+    def embedded_by(embedder: nn.Module) -> Embedded:
+        size, workers = recipe.evaluation.batch_size, recipe.images.workers
+        return embed(embedder, images, batch_size=size, workers=workers, device=device)
+
+    untrained = held_out.retrieval(embedded_by(parts.learner.embedder), recall_at)
+    raw_pixels = held_out.retrieval(embedded_by(RawPixels(recipe.images.mean, recipe.images.std)), recall_at)
+    progress = load_model(run.checkpoints / "best.pt", parts.learner)
+    embedded = embedded_by(parts.learner.embedder)
+    trained = held_out.retrieval(embedded, recall_at)
+
+    labels, classes = held_out.manifest.label_ids()
+    splits = np.array(held_out.manifest.table["split"].to_list())
+    paths = np.array([str(path) for path in held_out.manifest.paths()])
+    rows = embedded.rows.numpy()
+    with written_whole(run.embeddings) as path:
+        np.savez(
+            path,
+            embeddings=torch.nn.functional.normalize(embedded.embeddings).numpy(),
+            labels=labels[embedded.rows].numpy(),
+            paths=paths[rows],
+            role=splits[rows],
+        )
+    _write_similarities(run, recipe, parts, device)
+    results: Record = {
+        "protocol": held_out.protocol,
+        "images": len(rows),
+        "classes": len(classes),
+        "queries": trained.queries,
+        "skipped_queries": trained.skipped_queries,
+        "broken_images": len(held_out.manifest) - len(rows),
+        "checkpoint": "best",
+        "step": progress.step,
+        "train_seconds": progress.seconds,
+        "trained": figures(trained),
+        "untrained": figures(untrained),
+        "raw_pixels": figures(raw_pixels),
+    }
+    run.write_results(results)
+    return results
+
+
+def report_run(run: Run) -> Path:
+    """Write the page of a run with the decision boundary of its loss; returns its path."""
+    return write_report(run.folder, read_recipe(run.config).build().loss.boundary)
+
+
+@torch.no_grad()
+def _write_similarities(run: Run, recipe: Recipe, parts: Parts, device: torch.device) -> None:
+    """Training pairs as the loss sees them at the end: batches of the sampler, without augmentation."""
+    parts.learner.eval()
+    dataset: ImageDataset = image_dataset(recipe, parts.manifest, training=False)
+    seen: list[BatchSimilarities] = []
+    for batch in load(dataset, parts.sampler, workers=0):
+        labels = batch.labels.to(device)
+        embeddings = parts.learner.embedder(batch.images.to(device))
+        criterion, proxies = parts.learner.criterion, parts.learner.proxies
+        seen.append(batch_similarities(criterion, embeddings, labels, proxies))
+        if sum(len(part.hardest_positive) for part in seen) >= _MOST_ANCHORS:
+            break
+    generator = torch.Generator().manual_seed(recipe.seed)
+
+    def sample(parts_of_side: list[torch.Tensor]) -> np.ndarray:
+        values = torch.cat(parts_of_side).float().cpu()
+        order = torch.randperm(len(values), generator=generator)[:_MOST_PAIRS]
+        return values[order].numpy()
+
+    with written_whole(run.similarities) as path:
+        np.savez(
+            path,
+            anchor_positive=torch.cat([part.hardest_positive for part in seen]).float().cpu().numpy(),
+            anchor_negative=torch.cat([part.hardest_negative for part in seen]).float().cpu().numpy(),
+            positive=sample([part.positive for part in seen]),
+            negative=sample([part.negative for part in seen]),
+        )
+
+
+def _device(recipe: Recipe) -> torch.device:
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator=recipe.accelerator, devices=1).device

@@ -1,0 +1,171 @@
+"""Boundaries: the logits against the formulas, where the two add up to 0, and the derivatives."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from circlet.losses import Angular, Boundary, Circle, Linear, reference
+
+GRID = torch.linspace(-1, 1, 41, dtype=torch.float64)
+
+
+def derivative(logit: Callable[[Tensor], Tensor], similarity: Tensor) -> Tensor:
+    similarity = similarity.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(logit(similarity).sum(), similarity)
+    return gradient
+
+
+def test_linear_logits() -> None:
+    boundary = Linear(margin=0.35, scale=64)
+    torch.testing.assert_close(boundary.positive_logit(GRID), -64 * GRID)
+    torch.testing.assert_close(boundary.negative_logit(GRID), 64 * (GRID + 0.35))
+
+
+def test_linear_boundary_is_the_line_at_the_margin() -> None:
+    for scale in (1, 300):
+        boundary = Linear(margin=0.3, scale=scale)
+        total = boundary.negative_logit(GRID) + boundary.positive_logit(GRID + 0.3)
+        torch.testing.assert_close(total, torch.zeros_like(GRID), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("margin", [-0.2, 0.0, 0.25, 0.4])
+@pytest.mark.parametrize("detach_weights", [True, False])
+def test_circle_logits(margin: float, detach_weights: bool) -> None:
+    boundary = Circle(margin, 80, detach_weights=detach_weights)
+    by_p, by_n = reference.circle_logits(GRID.tolist(), GRID.tolist(), 80, margin)
+    torch.testing.assert_close(boundary.positive_logit(GRID).tolist(), by_p)
+    torch.testing.assert_close(boundary.negative_logit(GRID).tolist(), by_n)
+
+
+def test_circle_logits_with_the_four_values_given() -> None:
+    given = {"optimum_p": 0.8, "optimum_n": 0.1, "delta_p": 0.6, "delta_n": 0.25}
+    boundary = Circle(0.25, 80, **given)
+    by_p, by_n = reference.circle_logits(GRID.tolist(), GRID.tolist(), 80, 0.25, **given)
+    torch.testing.assert_close(boundary.positive_logit(GRID).tolist(), by_p)
+    torch.testing.assert_close(boundary.negative_logit(GRID).tolist(), by_n)
+
+
+@pytest.mark.parametrize("name", ["optimum_p", "optimum_n", "delta_p", "delta_n"])
+def test_one_given_value_leaves_the_other_three_to_the_margin(name: str) -> None:
+    wanted = {"optimum_p": 1.25, "optimum_n": -0.25, "delta_p": 0.75, "delta_n": 0.25, name: 0.5}
+    boundary = Circle(0.25, 80, **{name: 0.5})
+    assert {key: getattr(boundary, key) for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("scale", [8, 256])
+def test_circle_boundary_is_a_circle_of_radius_root_two_margin(scale: float) -> None:
+    boundary, radius = Circle(0.25, scale), math.sqrt(2) * 0.25
+    # The arc on which neither weight is clipped: s_n > -margin, s_p < 1 + margin.
+    angle = torch.linspace(-math.pi / 4 + 0.01, math.pi / 2, 50, dtype=torch.float64)
+    s_n, s_p = radius * angle.sin(), 1 - radius * angle.cos()
+    total = boundary.negative_logit(s_n) + boundary.positive_logit(s_p)
+    torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-12)
+    inside = boundary.negative_logit(0.9 * s_n) + boundary.positive_logit(1 - 0.9 * (1 - s_p))
+    assert (inside < 0).all()
+
+
+def test_circle_with_four_values_keeps_the_centre_that_its_docstring_names() -> None:
+    boundary = Circle(0.25, 10, optimum_p=1.1, optimum_n=-0.3, delta_p=0.7, delta_n=0.1)
+    centre_n, centre_p = (-0.3 + 0.1) / 2, (1.1 + 0.7) / 2
+    radius = math.sqrt((-0.3 - 0.1) ** 2 + (1.1 - 0.7) ** 2) / 2  # Eq. 7
+    angle = torch.linspace(0, math.pi / 4, 20, dtype=torch.float64)
+    s_n, s_p = centre_n + radius * angle.sin(), centre_p - radius * angle.cos()
+    total = boundary.negative_logit(s_n) + boundary.positive_logit(s_p)
+    torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-12)
+
+
+def test_circle_weights_are_constants_in_the_backward_pass() -> None:
+    boundary = Circle(0.25, 80)
+    torch.testing.assert_close(derivative(boundary.positive_logit, GRID), -80 * (1.25 - GRID))
+    torch.testing.assert_close(derivative(boundary.negative_logit, GRID), 80 * (GRID + 0.25).clamp_min(0))
+
+
+def test_circle_with_flowing_weights_has_the_full_derivative() -> None:
+    boundary = Circle(0.25, 80, detach_weights=False)
+    inside = GRID[GRID > -0.24]
+    torch.testing.assert_close(derivative(boundary.positive_logit, GRID), 80 * 2 * (GRID - 1))
+    torch.testing.assert_close(derivative(boundary.negative_logit, inside), 80 * 2 * inside)
+
+
+def test_circle_gives_easy_negatives_logit_and_gradient_zero() -> None:
+    boundary, easy = Circle(0.25, 256), torch.tensor([-1.0, -0.6, -0.25])
+    assert (boundary.negative_logit(easy) == 0).all()
+    assert (derivative(boundary.negative_logit, easy) == 0).all()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, 0.5, 1.2, math.pi])
+def test_angular_logits(margin: float) -> None:
+    boundary = Angular(margin, 64)
+    # At the very angle pi - margin, where the two pieces do not meet, rounding picks the piece.
+    grid = GRID[(GRID + math.cos(margin)).abs() > 1e-9] if 0 < margin < math.pi else GRID
+    expected = [-64 * reference.arcface_cosine(s, margin) for s in grid.tolist()]
+    assert boundary.positive_logit(grid).tolist() == pytest.approx(expected, abs=1e-9)
+    torch.testing.assert_close(boundary.negative_logit(grid), 64 * grid)
+
+
+def test_angular_logits_near_one_keep_their_digits_in_float32() -> None:
+    similarities = 1 - torch.tensor([0.0, 6e-8, 1e-6, 1e-4, 1e-2])
+    exact = [-64 * reference.arcface_cosine(s, 0.5) for s in similarities.tolist()]
+    assert Angular(0.5, 64).positive_logit(similarities).tolist() == pytest.approx(exact, abs=1e-5)
+
+
+def test_angular_boundary_adds_the_margin_to_the_angle() -> None:
+    angle = torch.linspace(0.01, math.pi - 0.51, 30, dtype=torch.float64)
+    boundary = Angular(0.5, 64)
+    total = boundary.positive_logit(angle.cos()) + boundary.negative_logit((angle + 0.5).cos())
+    torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-11)
+
+
+def test_angular_gradient_is_the_true_one() -> None:
+    boundary = Angular(0.5, 64)
+    angle = torch.linspace(0.1, math.pi - 0.6, 30, dtype=torch.float64)
+    true = -64 * (angle + 0.5).sin() / angle.sin()
+    torch.testing.assert_close(derivative(boundary.positive_logit, angle.cos()), true)
+    beyond = torch.tensor([math.cos(2.8), math.cos(3.0)], dtype=torch.float64)
+    torch.testing.assert_close(derivative(boundary.positive_logit, beyond), torch.full_like(beyond, -64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_angular_gradient_is_finite_at_and_past_the_ends(dtype: torch.dtype) -> None:
+    ends = torch.tensor([1 + 1e-6, 1, 1 - 1e-7, -1 + 1e-7, -1, -1 - 1e-6], dtype=dtype)
+    for margin in (0.0, 0.5, math.pi):
+        boundary = Angular(margin, 64)
+        assert boundary.positive_logit(ends).isfinite().all()
+        assert derivative(boundary.positive_logit, ends).isfinite().all()
+
+
+@pytest.mark.parametrize("make", [Linear, Circle, Angular])
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_scale_must_be_finite_and_above_zero(make: Callable[[float, float], Boundary], scale: float) -> None:
+    with pytest.raises(ValueError, match=f"scale must be a finite number above 0, but got {scale}"):
+        make(0.25, scale)
+
+
+@pytest.mark.parametrize("make", [Linear, Circle, Angular])
+@pytest.mark.parametrize("margin", [math.inf, math.nan])
+def test_margin_must_be_finite(make: Callable[[float, float], Boundary], margin: float) -> None:
+    with pytest.raises(ValueError, match=f"margin must be a finite number, but got {margin}"):
+        make(margin, 64)
+
+
+@pytest.mark.parametrize("name", ["optimum_p", "optimum_n", "delta_p", "delta_n"])
+def test_each_of_the_four_values_must_be_finite(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a finite number, but got nan"):
+        Circle(0.25, 64, **{name: math.nan})
+
+
+@pytest.mark.parametrize("margin", [-0.1, 3.2])
+def test_angular_margin_must_be_an_angle(margin: float) -> None:
+    with pytest.raises(ValueError, match=f"radians from 0 to pi, but got {margin}"):
+        Angular(margin, 64)
+
+
+def test_circle_prints_what_makes_it() -> None:
+    text = repr(Circle(0.25, 80, delta_n=0.5))
+    assert text == (
+        "Circle(margin=0.25, scale=80, optimum_p=1.25, optimum_n=-0.25, delta_p=0.75, delta_n=0.5, "
+        "detach_weights=True)"
+    )

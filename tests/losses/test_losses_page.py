@@ -1,0 +1,35 @@
+"""The page on losses: its code runs, and its list of losses is complete."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from circlet import losses
+from circlet.losses import PairLoss
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+CODE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("code", CODE, ids=[f"block {number}" for number in range(1, len(CODE) + 1)])
+def test_the_code_runs(code: str) -> None:
+    names = {
+        "embeddings": torch.randn(8, 512),
+        "labels": torch.arange(4).repeat(2),
+        "vectors": torch.randn(10, 512),
+        "vector_labels": torch.arange(10),
+    }
+    exec(code, names)
+    loss = names["loss"]
+    assert loss.isfinite()
+    assert loss > 0
+
+
+def test_every_named_loss_boundary_and_objective_is_listed() -> None:
+    assert len(CODE) == 2
+    for name in losses.__all__:
+        kind = getattr(losses, name)
+        if kind in PairLoss.__subclasses__() or name in ("Linear", "Circle", "Angular", "Unified", "Hinge"):
+            assert re.search(rf"^\| `{name}\b", PAGE, flags=re.MULTILINE), name

@@ -1,0 +1,418 @@
+"""Retrieval figures against their definitions, written out in loops over float64 numbers."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+from circlet.metrics import Retrieval, retrieval
+from circlet.metrics.ranks import NO_RANK, _ranks_by_counting, _ranks_by_sorting, ranks_of_positives
+
+Figures = dict[str, float]
+
+
+def defined(
+    similarities: list[list[float]],
+    labels: list[int],
+    gallery_labels: list[int] | None = None,
+    recall_at: tuple[int, ...] = (1, 2, 4, 8),
+) -> Figures:
+    """The definitions, one query and one gallery item after the other; no gallery labels: leave-one-out."""
+    sums: Figures = dict.fromkeys(
+        [*(f"recall@{k}" for k in recall_at), "map_at_r", "r_precision", "map"], 0.0
+    )
+    queries = skipped = 0
+    for query, label in enumerate(labels):
+        of_gallery = labels if gallery_labels is None else gallery_labels
+        items = [item for item in range(len(of_gallery)) if gallery_labels is not None or item != query]
+        # Python's sort is stable: equal similarities stay in the order of their index.
+        items.sort(key=lambda item, row=similarities[query]: -row[item])
+        relevant = [of_gallery[item] == label for item in items]
+        number = sum(relevant)
+        if number == 0:
+            skipped += 1
+            continue
+        queries += 1
+        for k in recall_at:
+            sums[f"recall@{k}"] += any(relevant[:k])
+        found = 0
+        for rank, hit in enumerate(relevant, start=1):
+            found += hit
+            sums["map"] += hit * found / rank / number
+            if rank <= number:
+                sums["map_at_r"] += hit * found / rank / number
+                sums["r_precision"] += hit / number
+    return {name: total / queries for name, total in sums.items()} | {"queries": queries, "skipped": skipped}
+
+
+def figures(result: Retrieval) -> Figures:
+    return {f"recall@{k}": share for k, share in result.recall_at.items()} | {
+        "map_at_r": result.map_at_r,
+        "r_precision": result.r_precision,
+        "map": result.mean_average_precision,
+        "queries": result.queries,
+        "skipped": result.skipped_queries,
+    }
+
+
+def cosines(vectors: Tensor, others: Tensor) -> list[list[float]]:
+    def unit(row: list[float]) -> list[float]:
+        length = math.sqrt(math.fsum(x * x for x in row))
+        return [x / length for x in row] if length else row
+
+    units = [unit(row) for row in others.double().tolist()]
+    return [
+        [math.fsum(x * y for x, y in zip(unit(row), other, strict=True)) for other in units]
+        for row in vectors.double().tolist()
+    ]
+
+
+def with_hits_at(ranks: set[int], size: int) -> Retrieval:
+    """One query whose positives stand at these ranks of a gallery, which itself is in mixed order."""
+    mixed = [(7 * place) % size for place in range(size)]
+    angles = torch.tensor(mixed, dtype=torch.float32) * (math.pi / size)
+    gallery = torch.stack([angles.cos(), angles.sin()], dim=1)
+    gallery_labels = torch.tensor([int(place + 1 in ranks) for place in mixed])
+    query = torch.tensor([[1.0, 0.0]])
+    return retrieval(query, torch.tensor([1]), gallery=gallery, gallery_labels=gallery_labels)
+
+
+def test_known_average_precision_map_at_r_and_r_precision() -> None:
+    result = with_hits_at({1, 2, 4, 7}, size=10)
+    assert result.mean_average_precision == pytest.approx(0.8303571428571428, abs=1e-15)
+    assert result.map_at_r == 0.6875
+    assert result.r_precision == 0.75
+
+
+def test_known_ranks_three_and_six() -> None:
+    result = with_hits_at({3, 6}, size=10)
+    assert result.mean_average_precision == pytest.approx(1 / 3, abs=1e-15)
+    assert result.map_at_r == result.r_precision == 0
+    assert result.recall_at == {1: 0, 2: 0, 4: 1, 8: 1}
+
+
+integer_sets = st.integers(1, 3).flatmap(
+    lambda dim: st.lists(
+        st.tuples(st.tuples(*[st.integers(-2, 2)] * dim), st.integers(0, 4)), min_size=1, max_size=40
+    )
+)
+
+
+def as_tensors(items: list[tuple[tuple[int, ...], int]], dim: int) -> tuple[Tensor, Tensor]:
+    vectors = torch.tensor([(*vector, 0, 0)[:dim] for vector, _ in items], dtype=torch.float32)
+    return vectors, torch.tensor([label for _, label in items])
+
+
+@given(integer_sets)
+def test_leave_one_out_with_ties_duplicates_and_singletons(
+    items: list[tuple[tuple[int, ...], int]],
+) -> None:
+    vectors, labels = as_tensors(items, 3)
+    products = (vectors.double() @ vectors.double().T).tolist()
+    names = labels.tolist()
+    if len(set(names)) == len(names):
+        with pytest.raises(ValueError, match="no query has a positive"):
+            retrieval(vectors, labels, normalize=False)
+        return
+    result = retrieval(vectors, labels, normalize=False)
+    assert figures(result) == pytest.approx(defined(products, names), abs=1e-12)
+
+
+@given(integer_sets, integer_sets)
+def test_query_to_gallery_with_ties(
+    queries: list[tuple[tuple[int, ...], int]], items: list[tuple[tuple[int, ...], int]]
+) -> None:
+    vectors, labels = as_tensors(queries, 3)
+    gallery, gallery_labels = as_tensors(items, 3)
+    products = (vectors.double() @ gallery.double().T).tolist()
+    if not set(labels.tolist()) & set(gallery_labels.tolist()):
+        with pytest.raises(ValueError, match="no query has a positive"):
+            retrieval(vectors, labels, gallery=gallery, gallery_labels=gallery_labels)
+        return
+    result = retrieval(vectors, labels, gallery=gallery, gallery_labels=gallery_labels, normalize=False)
+    expected = defined(products, labels.tolist(), gallery_labels.tolist())
+    assert figures(result) == pytest.approx(expected, abs=1e-12)
+    assert result.gallery_size == len(items)
+
+
+@given(st.integers(0, 2**32), st.integers(2, 60), st.integers(1, 9), st.integers(1, 12))
+def test_cosine_with_duplicates(seed: int, size: int, dim: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(size, dim, dtype=torch.float64, generator=generator)
+    source = torch.randint(size, (size // 3,), generator=generator)
+    vectors[torch.randint(size, (size // 3,), generator=generator)] = vectors[source]
+    labels = torch.randint(classes, (size - 1,), generator=generator)
+    labels = torch.cat([labels, labels[:1]])
+    result = retrieval(vectors, labels)
+    assert figures(result) == pytest.approx(defined(cosines(vectors, vectors), labels.tolist()), abs=1e-12)
+
+
+@pytest.mark.parametrize("dim", [1, 5, 128, 130])
+@pytest.mark.parametrize("size", [37, 64, 257])
+@pytest.mark.parametrize("block_size", [1, 5, 257])
+def test_equal_gallery_vectors_tie_exactly_wherever_they_stand(dim: int, size: int, block_size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gallery = torch.randn(1, dim, generator=generator).expand(size, dim)
+    queries = torch.randn(size, dim, generator=generator)
+    labels = torch.arange(size)
+    blocks = ranks_of_positives(
+        queries, labels, gallery, labels, leave_one_out=False, tile_bytes=block_size * (8 * size + 40)
+    )
+    ranks = list(blocks)
+    assert len(ranks[0]) == min(block_size, size)
+    assert torch.cat(ranks).flatten().tolist() == list(range(1, size + 1))
+
+
+def test_duplicates_among_other_vectors_are_in_order_of_their_index() -> None:
+    generator = torch.Generator().manual_seed(1)
+    gallery = torch.randn(301, 64, generator=generator)
+    gallery[torch.randperm(301, generator=generator)[:90]] = gallery[0].clone()
+    gallery[torch.randperm(301, generator=generator)[:90]] = -gallery[1]
+    gallery_labels = torch.randint(6, (301,), generator=generator)
+    vectors, labels = torch.randn(30, 64, generator=generator), torch.arange(30) % 8
+    result = retrieval(vectors, labels, gallery=gallery, gallery_labels=gallery_labels)
+    expected = defined(cosines(vectors, gallery), labels.tolist(), gallery_labels.tolist())
+    assert figures(result) == pytest.approx(expected, abs=1e-12)
+    assert result.skipped_queries == 6
+
+
+def test_collapsed_embeddings_rank_by_index() -> None:
+    labels = torch.tensor([0, 1, 1, 0, 2])
+    result = retrieval(torch.ones(5, 3), labels, recall_at=(1, 2, 3))
+    # Ranks of the positives: 0 -> 3rd of (1 2 3 4), 3 -> 1st, 1 -> 2nd of (0 2 3 4), 2 -> 2nd.
+    assert result.recall_at == {1: 1 / 4, 2: 3 / 4, 3: 1.0}
+    assert result.mean_average_precision == pytest.approx((1 / 3 + 1 + 1 / 2 + 1 / 2) / 4)
+    assert (result.queries, result.skipped_queries) == (4, 1)
+
+
+def test_the_query_is_left_out_by_index_and_its_duplicate_stays() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    result = retrieval(vectors, torch.tensor([0, 1, 0, 1]), recall_at=(1, 2, 3))
+    similarities = cosines(vectors, vectors)
+    assert figures(result) == pytest.approx(defined(similarities, [0, 1, 0, 1], recall_at=(1, 2, 3)))
+    assert result.recall_at == {1: 0.0, 2: 0.5, 3: 1.0}
+
+
+def test_agrees_with_scikit_learn_without_ties() -> None:
+    generator = torch.Generator().manual_seed(2)
+    gallery, gallery_labels = torch.randn(400, 16, generator=generator), torch.arange(400) % 7
+    vectors, labels = torch.randn(25, 16, generator=generator), torch.arange(25) % 7
+    result = retrieval(vectors, labels, gallery=gallery, gallery_labels=gallery_labels)
+    scores = torch.nn.functional.normalize(vectors) @ torch.nn.functional.normalize(gallery).T
+    expected = [
+        average_precision_score(gallery_labels == label, row)
+        for label, row in zip(labels, scores, strict=True)
+    ]
+    assert result.mean_average_precision == pytest.approx(float(np.mean(expected)), abs=1e-9)
+
+
+def test_a_class_of_hundreds_beside_small_ones() -> None:
+    generator = torch.Generator().manual_seed(3)
+    vectors = torch.randint(-2, 3, (440, 4), generator=generator).float()
+    labels = torch.cat([torch.zeros(300), torch.ones(100), torch.arange(40) // 2 + 2]).long()
+    labels = labels[torch.randperm(440, generator=generator)]
+    result = retrieval(vectors, labels, normalize=False)
+    products = (vectors @ vectors.T).tolist()
+    assert figures(result) == pytest.approx(defined(products, labels.tolist()), abs=1e-12)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 30), st.integers(1, 9), st.integers(1, 5))
+def test_counting_and_sorting_give_the_same_ranks(seed: int, items: int, rows: int, values: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    similarities = torch.randint(values, (rows, items), generator=generator).float()
+    positives = torch.stack([torch.randperm(items, generator=generator)[:7] for _ in range(rows)])
+    counted = _ranks_by_counting(similarities, positives)
+    assert torch.equal(counted, _ranks_by_sorting(similarities, positives))
+    keys = [[(-value, item) for item, value in enumerate(row)] for row in similarities.tolist()]
+    expected = [
+        [1 + sum(key < row[item] for key in row) for item in places]
+        for row, places in zip(keys, positives.tolist(), strict=True)
+    ]
+    assert counted.tolist() == expected
+
+
+def test_counts_beyond_the_integers_of_float32_are_exact() -> None:
+    similarities = torch.ones(1, 2**24 + 2)
+    similarities[0, 0] = 0
+    assert _ranks_by_counting(similarities, torch.tensor([[0]])).tolist() == [[2**24 + 2]]
+
+
+@pytest.mark.parametrize("leave_one_out", [True, False])
+@pytest.mark.parametrize("most", [8, 300])
+def test_the_size_of_the_tiles_does_not_matter(leave_one_out: bool, most: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.cat([torch.zeros(most), torch.arange(90) // 3 + 1, torch.tensor([1000])]).long()
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    vectors = torch.randint(-2, 3, (len(labels), 5), generator=generator).float()
+    results = []
+    for tile_bytes in (1, 40_000, 2**26):
+        blocks = list(
+            ranks_of_positives(
+                vectors, labels, vectors, labels, leave_one_out=leave_one_out, tile_bytes=tile_bytes
+            )
+        )
+        results.append(
+            [[rank for rank in row if rank < NO_RANK] for block in blocks for row in block.tolist()]
+        )
+        assert tile_bytes > 1 or all(len(block) == 1 for block in blocks)
+    assert results[0] == results[1] == results[2]
+    assert len(results[0]) == len(labels) - leave_one_out
+
+
+MEMORY = """
+import resource, sys, torch
+from circlet.metrics import retrieval
+generator = torch.Generator().manual_seed(0)
+retrieval(torch.randn(500, 8, generator=generator), torch.arange(500) // 5)
+vectors = torch.randn(20_000, 8, generator=generator)
+vectors[torch.randint(20_000, (200,), generator=generator)] = vectors[0].clone()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+retrieval(vectors, torch.arange(20_000) // 4)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_memory_does_not_grow_with_the_square_of_the_number() -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    # All similarities would be 1.6 GB in float32, and 400 MB as booleans.
+    assert int(done.stdout) < 150 * 2**20
+
+
+@pytest.mark.parametrize("offset", [2**24, 2**40, 2**62, -(2**50)])
+def test_large_labels_stay_distinct(offset: int) -> None:
+    generator = torch.Generator().manual_seed(5)
+    vectors, labels = torch.randn(60, 4, generator=generator), torch.arange(60) // 2
+    assert retrieval(vectors, labels + offset) == retrieval(vectors, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_labels_of_any_width(dtype: torch.dtype) -> None:
+    vectors, labels = torch.randn(60, 4), torch.arange(60) // 2
+    assert retrieval(vectors, labels.to(dtype)) == retrieval(vectors, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_raised_to_float32(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(6)
+    vectors, labels = torch.randn(300, 32, generator=generator).to(dtype), torch.arange(300) // 6
+    expected = defined(cosines(vectors, vectors), labels.tolist())
+    assert figures(retrieval(vectors, labels)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_autocast_changes_nothing() -> None:
+    generator = torch.Generator().manual_seed(7)
+    vectors, labels = torch.randn(300, 32, generator=generator), torch.arange(300) // 6
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = retrieval(vectors.requires_grad_(), labels)
+    assert result == retrieval(vectors, labels)
+
+
+def test_float64_similarities_are_not_rounded_to_float32() -> None:
+    angles = torch.tensor([0.0, 1 + 1e-12, 1.0], dtype=torch.float64)
+    vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
+    result = retrieval(
+        vectors[:1], torch.tensor([0]), gallery=vectors[1:], gallery_labels=torch.tensor([1, 0])
+    )
+    assert result.recall_at[1] == 1
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30, 1e38])
+def test_cosine_does_not_depend_on_the_length(scale: float) -> None:
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.0, 1.0], [0.5, 1.0]]) * scale
+    assert retrieval(vectors, torch.tensor([0, 0, 1, 1])).map_at_r == 1
+
+
+def test_a_vector_of_zeros_has_similarity_zero_to_all() -> None:
+    gallery = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    result = retrieval(
+        torch.tensor([[1.0, 0.0]]), torch.tensor([0]), gallery=gallery, gallery_labels=torch.tensor([1, 0, 1])
+    )
+    assert result.mean_average_precision == 1 / 2
+
+
+def test_inner_products_follow_the_length_and_cosines_do_not() -> None:
+    query, label = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    gallery, gallery_labels = torch.tensor([[1.0, 0.1], [5.0, 5.0]]), torch.tensor([1, 0])
+    result = retrieval(query, label, gallery=gallery, gallery_labels=gallery_labels)
+    assert result.recall_at[1] == 0
+    result = retrieval(query, label, gallery=gallery, gallery_labels=gallery_labels, normalize=False)
+    assert result.recall_at[1] == 1
+
+
+def test_k_beyond_the_gallery_finds_every_positive() -> None:
+    assert retrieval(torch.eye(4), torch.tensor([0, 0, 1, 1]), recall_at=(100,)).recall_at == {100: 1.0}
+
+
+def test_the_result_is_frozen_and_ready_for_json() -> None:
+    result = retrieval(torch.eye(4), torch.tensor([0, 1, 0, 2]), recall_at=[5, 1])
+    assert json.loads(json.dumps(result.to_dict())) == {
+        "recall_at": {"5": 1.0, "1": 0.5},
+        "map_at_r": 0.5,
+        "r_precision": 0.5,
+        "mean_average_precision": 0.75,
+        "queries": 2,
+        "skipped_queries": 2,
+        "gallery_size": 4,
+    }
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.map_at_r = 1.0  # type: ignore[misc]
+
+
+VECTORS, LABELS = torch.eye(4), torch.tensor([0, 0, 1, 1])
+NOT_FINITE = torch.tensor([[1.0, 0.0], [0.0, math.nan], [math.inf, 0.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"embeddings": torch.ones(4)}, r"embeddings must be floats of shape \(number, dim\).*\(4,\)"),
+        ({"embeddings": torch.ones(4, 2).long()}, r"embeddings must be floats.*torch.int64"),
+        ({"embeddings": torch.ones(0, 4), "labels": LABELS[:0]}, r"embeddings must not be empty.*\(0, 4\)"),
+        ({"embeddings": torch.ones(4, 0)}, r"embeddings must not be empty.*\(4, 0\)"),
+        ({"embeddings": NOT_FINITE}, r"embeddings must be finite, but 2 of 4 rows.*position 1"),
+        ({"labels": LABELS[:, None]}, r"labels must have shape \(4,\).*\(4, 1\); labels.squeeze\(1\)"),
+        ({"labels": LABELS[:3]}, r"labels must have shape \(4,\).*\(3,\)"),
+        ({"labels": LABELS.float()}, "labels must be integers, but got torch.float32"),
+        ({"labels": LABELS.bool()}, "labels must be integers, but got torch.bool"),
+        ({"gallery": VECTORS}, "a gallery came without gallery_labels"),
+        ({"gallery_labels": LABELS}, "gallery_labels came without a gallery"),
+        ({"gallery": torch.ones(4, 3), "gallery_labels": LABELS}, "have 4 dimensions, but the gallery has 3"),
+        ({"gallery": VECTORS[:0], "gallery_labels": LABELS[:0]}, "gallery must not be empty"),
+        ({"gallery": VECTORS, "gallery_labels": LABELS[:, None]}, r"gallery_labels must have shape \(4,\)"),
+        ({"gallery": VECTORS * math.nan, "gallery_labels": LABELS}, "gallery must be finite, but 4 of 4"),
+        ({"gallery": VECTORS, "gallery_labels": LABELS + 5}, "none of the 4 has a label.*0, 1 and .* 5, 6"),
+        ({"labels": torch.arange(4)}, "none of the 4 shares its label with another.*0, 1, 2, 3"),
+        ({"recall_at": (1, 0)}, r"recall_at must hold integers of at least 1, but got 0 in \(1, 0\)"),
+        ({"recall_at": (1.5,)}, r"recall_at must hold integers of at least 1, but got 1.5"),
+        (
+            {"embeddings": VECTORS * 1e20, "normalize": False},
+            "as long as 1e.20 do not fit into torch.float32",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        retrieval(**({"embeddings": VECTORS, "labels": LABELS} | arguments))  # type: ignore[arg-type]
+
+
+def test_raw_pixels_of_omniglot(shared_data: Path) -> None:
+    with np.load(shared_data / "omniglot" / "omniglot_28.npz") as file:
+        evaluation = file["split"] == 1
+        pixels = torch.from_numpy(file["images"][evaluation]).flatten(1)
+        labels = torch.from_numpy(file["labels"][evaluation])
+    centred = pixels.float() - pixels.float().mean(dim=1, keepdim=True)
+    result = retrieval(centred, labels)
+    assert (result.queries, result.skipped_queries) == (13_180, 0)
+    assert result.recall_at[1] == pytest.approx(0.286, abs=0.0006)
+    assert result.map_at_r == pytest.approx(0.044, abs=0.0006)

@@ -1,0 +1,67 @@
+"""Shapes and values of the networks' parts."""
+
+import pytest
+import torch
+
+from circlet.errors import CircletError
+from circlet.models import (
+    AveragePooling,
+    ConvNet,
+    Embedder,
+    GeneralizedMeanPooling,
+    GridPooling,
+    MaxPooling,
+    TimmBackbone,
+)
+
+
+@pytest.mark.parametrize("size", [28, 31, 40])
+def test_convnet_gives_as_many_channels_as_it_says(size: int) -> None:
+    net = ConvNet(in_channels=1, widths=(4, 8, 12))
+    features = net(torch.rand(2, 1, size, size))
+    assert features.shape[:2] == (2, net.out_channels)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_any_timm_model_becomes_an_embedder(name: str) -> None:
+    embedder = Embedder(TimmBackbone(name), embedding_dim=16).eval()
+    with torch.no_grad():
+        assert embedder(torch.rand(2, 3, 224, 224)).shape == (2, 16)
+
+
+def test_timm_backbone_takes_grey_pictures() -> None:
+    assert TimmBackbone("resnet18", in_channels=1)(torch.rand(1, 1, 64, 64)).shape == (1, 512, 2, 2)
+
+
+def test_unknown_backbone_names_near_ones() -> None:
+    with pytest.raises(CircletError, match="'resnet5'.*resnet50"):
+        TimmBackbone("resnet5")
+
+
+def test_pooling_against_its_definition() -> None:
+    features = torch.rand(2, 3, 4, 4, dtype=torch.float64) + 0.1
+    cells = features.flatten(2)
+    assert torch.allclose(AveragePooling()(features), cells.sum(2) / 16)
+    assert torch.equal(MaxPooling()(features), cells.max(2).values)
+    power = GeneralizedMeanPooling(power=2.0).double()
+    assert torch.allclose(power(features), (cells.square().sum(2) / 16).sqrt())
+    assert torch.equal(GridPooling(4)(features), features.flatten(1))
+    halves = features.reshape(2, 3, 2, 2, 2, 2).mean(dim=(3, 5))
+    assert torch.allclose(GridPooling(2)(features), halves.flatten(1))
+
+
+def test_grid_pooling_tells_the_neck_its_length() -> None:
+    embedder = Embedder(ConvNet(widths=(4, 8)), GridPooling(3), embedding_dim=5)
+    assert embedder(torch.rand(2, 1, 16, 16)).shape == (2, 5)
+
+
+def test_normalised_neck_has_no_learned_shift() -> None:
+    embedder = Embedder(ConvNet(widths=(4, 8)), embedding_dim=5, neck_normalization=True)
+    embeddings = embedder(torch.rand(64, 1, 16, 16))
+    assert torch.allclose(embeddings.mean(0), torch.zeros(5), atol=1e-5)
+    assert not any(name.endswith("bias") for name, p in embedder.neck.named_parameters() if p.requires_grad)
+
+
+def test_embedding_dim_below_one() -> None:
+    with pytest.raises(CircletError, match="embedding_dim must be at least 1, but got 0"):
+        Embedder(ConvNet(), embedding_dim=0)

@@ -1,0 +1,177 @@
+"""The page in a real browser: it draws everything, asks for nothing, and fits."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circlet.losses import Boundary
+from circlet.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FIGURES = {
+    "loss",
+    "recall-minutes",
+    "recall-step",
+    "learning_rate",
+    "images_per_second",
+    "gradient_norm",
+    "similarity-bands",
+    "similarity-histogram",
+    "similarity-plane",
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with playwright.sync_playwright() as driver:
+        instance = driver.chromium.launch(executable_path=executable, args=arguments)
+        yield instance
+        instance.close()
+
+
+class Visit:
+    """A page opened in the browser, with all that it complained of and asked for."""
+
+    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.context = browser.new_context(**context)
+        self.page = self.context.new_page()
+        self.page.on("console", self._note_console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("body[data-drawn]", state="attached", timeout=20_000)
+
+    def _note_console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    @property
+    def network_requests(self) -> list[str]:
+        return [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))]
+
+    @property
+    def is_wider_than_the_window(self) -> bool:
+        return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
+
+    def drawn_figures(self) -> dict[str, tuple[float, float]]:
+        """Width and height of what was drawn in each chart's place; (0, 0) where nothing was."""
+        sizes = self.page.evaluate(
+            """() => [...document.querySelectorAll(".chart")].map((place) => {
+                const box = place.querySelector("svg.marks, canvas")?.getBoundingClientRect();
+                return [place.id, box?.width ?? 0, box?.height ?? 0];
+            })"""
+        )
+        return {name: (width, height) for name, width, height in sizes}
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Any, finished_run: Path, circle: Boundary) -> Iterator[Visit]:
+    opened = Visit(browser, write_report(finished_run, circle), viewport={"width": 1280, "height": 900})
+    yield opened
+    opened.context.close()
+
+
+def test_nothing_goes_wrong_and_nothing_is_fetched(visit: Visit) -> None:
+    assert visit.complaints == []
+    assert visit.network_requests == []
+
+
+def test_every_figure_is_drawn(visit: Visit) -> None:
+    sizes = visit.drawn_figures()
+    assert set(sizes) == FIGURES
+    assert all(width > 200 and height > 100 for width, height in sizes.values()), sizes
+
+
+def test_marks_of_the_data_are_drawn(visit: Visit) -> None:
+    def marks(figure: str, kind: str) -> int:
+        return int(visit.page.locator(f"#{figure} .mark-{kind} path").count())
+
+    assert marks("similarity-plane", "symbol") >= 3001  # 3,000 anchors and the target
+    assert marks("loss", "line") == 2
+    assert marks("recall-minutes", "symbol") >= 2 * 11
+    assert marks("similarity-bands", "area") == 4
+
+
+def test_plane_is_square_and_names_the_target(visit: Visit) -> None:
+    plane = visit.page.locator("#similarity-plane")
+    assert "T (0.25, 0.75)" in plane.inner_text()
+    background = plane.locator("svg .background").first.bounding_box()
+    assert background["width"] == pytest.approx(background["height"], rel=0.01)
+
+
+def test_nothing_scrolls_sideways(visit: Visit) -> None:
+    assert not visit.is_wider_than_the_window
+
+
+def test_pictures_of_all_neighbours_are_loaded(visit: Visit) -> None:
+    widths = visit.page.evaluate(
+        """async () => {
+            const images = [...document.querySelectorAll(".ranking img")];
+            await Promise.all(images.map((image) => image.decode()));
+            return images.map((image) => image.naturalWidth);
+        }"""
+    )
+    assert widths == [28] * (12 * 9)
+
+
+def test_pictures_are_shown_whole(visit: Visit) -> None:
+    overhang = visit.page.evaluate(
+        """() => [...document.querySelectorAll(".ranking img")].map((image) => {
+            const [inner, outer] = [image.getBoundingClientRect(), image.parentElement.getBoundingClientRect()];
+            return Math.max(outer.top - inner.top, inner.bottom - outer.bottom, inner.right - outer.right);
+        })"""
+    )
+    assert max(overhang) <= 0
+
+
+def test_configuration_opens(visit: Visit) -> None:
+    configuration = visit.page.locator("details.card pre")
+    assert not configuration.is_visible()
+    visit.page.locator("details.card summary").click()
+    assert "circlet.losses.CircleLoss" in configuration.inner_text()
+
+
+def test_pointer_tells_the_values(visit: Visit) -> None:
+    visit.page.locator("#loss svg.marks").hover()
+    tooltip = visit.page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for(timeout=5000)
+    assert "moving mean" in tooltip.inner_text()
+
+
+def test_dark_and_narrow(browser: Any, finished_run: Path, circle: Boundary) -> None:
+    path = write_report(finished_run, circle)
+    size = {"width": 390, "height": 800}
+    opened = Visit(browser, path, viewport=size, color_scheme="dark")
+    assert opened.complaints == []
+    assert not opened.is_wider_than_the_window
+    assert set(opened.drawn_figures()) == FIGURES
+    lines = opened.page.locator("#loss .mark-line path")
+    assert set(lines.evaluate_all("paths => paths.map(path => path.getAttribute('stroke'))")) == {
+        "#e9ecf1",
+        "#a4adbb",
+    }
+    opened.context.close()
+
+
+def test_interrupted_run(browser: Any, tmp_path: Path, write_run: Callable[[Path], Path]) -> None:
+    run = write_run(tmp_path / "run")
+    for name in ("results.json", "embeddings.npz", "similarities.npz"):
+        (run / name).unlink()
+    opened = Visit(browser, write_report(run), viewport={"width": 1280, "height": 900})
+    assert opened.complaints == []
+    assert opened.network_requests == []
+    assert set(opened.drawn_figures()) == FIGURES - {"similarity-histogram", "similarity-plane"}
+    fetched = opened.page.evaluate("fetch('data:text/plain,x').then(() => 'fetched', () => 'refused')")
+    assert fetched == "refused", "the page's security policy lets it fetch"
+    opened.context.close()
