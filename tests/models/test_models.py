@@ -22,7 +22,9 @@ def test_convnet_gives_as_many_channels_as_it_says(size: int) -> None:
     assert features.shape[:2] == (2, net.out_channels)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
+)
 def test_any_timm_model_becomes_an_embedder(name: str) -> None:
     embedder = Embedder(TimmBackbone(name), embedding_dim=16).eval()
     with torch.no_grad():
@@ -34,7 +36,7 @@ def test_timm_backbone_takes_grey_pictures() -> None:
 
 
 def test_unknown_backbone_names_near_ones() -> None:
-    with pytest.raises(CircletError, match="'resnet5'.*resnet50"):
+    with pytest.raises(CircletError, match=r"'resnet5'.*resnet50"):
         TimmBackbone("resnet5")
 
 

@@ -128,7 +128,8 @@ def test_pictures_of_all_neighbours_are_loaded(visit: Visit) -> None:
 def test_pictures_are_shown_whole(visit: Visit) -> None:
     overhang = visit.page.evaluate(
         """() => [...document.querySelectorAll(".ranking img")].map((image) => {
-            const [inner, outer] = [image.getBoundingClientRect(), image.parentElement.getBoundingClientRect()];
+            const inner = image.getBoundingClientRect();
+            const outer = image.parentElement.getBoundingClientRect();
             return Math.max(outer.top - inner.top, inner.bottom - outer.bottom, inner.right - outer.right);
         })"""
     )

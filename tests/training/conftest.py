@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_recipe(picture_folder: Path, tmp_path: Path) -> Path:
     recipe = {
         "data": {"class_path": "circlet.data.ImageFolder", "init_args": {"root": str(picture_folder)}},

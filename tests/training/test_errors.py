@@ -1,5 +1,7 @@
 """Bad input: the message says what is wrong and what to do, the exit code is not 0, no traceback."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from circlet.cli import main
 Fails = Callable[..., str]
 
 
-@pytest.fixture()
+@pytest.fixture
 def fails(small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Fails:
     """Runs `circlet train` on the small recipe with overrides, wants it to fail, returns what it said."""
 
@@ -75,7 +77,8 @@ def test_missing_file(fails: Fails, small_recipe: Path, tmp_path: Path, picture_
     for label in range(16):
         split = "train" if label < 8 else "test"
         rows += [
-            f"{picture},{label},{split}" for picture in sorted((picture_folder / f"class{label:02d}").iterdir())
+            f"{picture},{label},{split}"
+            for picture in sorted((picture_folder / f"class{label:02d}").iterdir())
         ]
     rows[5] = "gone.png,0,train"
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
@@ -183,7 +186,9 @@ def test_checkpoint_that_would_execute_code(
 def test_loss_that_is_not_finite_keeps_the_last_checkpoint(
     fails: Fails, small_recipe: Path, tmp_path: Path
 ) -> None:
-    said = fails("--optimizer.learning_rate", "1e30", "--optimizer.name", "sgd", "--optimizer.warmup_steps", "0")
+    said = fails(
+        "--optimizer.learning_rate", "1e30", "--optimizer.name", "sgd", "--optimizer.warmup_steps", "0"
+    )
     assert "training stopped at step" in said
     assert "learning_rate" in said
     checkpoint = tmp_path / "run" / "checkpoints" / "last.pt"
@@ -196,3 +201,58 @@ def test_folder_that_is_no_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     for command in ("evaluate", "report"):
         assert main([command, str(tmp_path)]) == 1
         assert "holds no run" in capfd.readouterr().err
+
+
+def test_broken_pictures_are_named_counted_and_left_out(
+    small_recipe: Path, picture_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "some_broken"
+    shutil.copytree(picture_folder, root)
+    broken = [root / "class00" / "3.png", root / "class15" / "5.png"]  # one to train on, one held out
+    for path in broken:
+        path.write_bytes(b"not a picture")
+    options = ["--data.root", str(root), "--images.max_broken_share", "0.05"]
+    assert main(["train", str(small_recipe), "--output", str(tmp_path / "run"), *options]) == 0
+    said = capfd.readouterr().out
+    assert all(f"can't read {path}" in said for path in broken)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["images"], results["broken_images"]) == (63, 1)
+
+
+def test_too_many_broken_pictures_stop_the_run(fails: Fails, picture_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "many_broken"
+    shutil.copytree(picture_folder, root)
+    for path in sorted(root.glob("class*/[0-3].png")):
+        path.write_bytes(b"not a picture")
+    said = fails("--data.root", str(root), "--images.max_broken_share", "0.05")
+    assert "max_broken_share" in said
+    assert ".png" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("--loss.scale", "-1", "scale must be a finite number above 0, but got -1"),
+        ("--embedder.embedding_dim", "0", "embedding_dim must be at least 1, but got 0"),
+        ("--augmentation.scale", "[2, 1]", "scale"),
+        ("--batch.classes", "100", "100"),
+        ("--batch.samples", "0", "batch.samples must be at least 1, but got 0"),
+        ("--optimizer.steps", "0", "optimizer.steps must be at least 1, but got 0"),
+        ("--log_every", "0", "log_every must be at least 1, but got 0"),
+        ("--evaluation.recall_at", "[0]", "recall_at"),
+    ],
+)
+def test_values_that_parts_refuse(fails: Fails, option: str, value: str, named: str) -> None:
+    assert named in fails(option, value)
+
+
+def test_held_out_classes_with_one_picture_each(fails: Fails, picture_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "held_out_singles"
+    for split, classes in (("train", range(8)), ("test", range(8, 12))):
+        for label in classes:
+            folder = root / split / f"class{label:02d}"
+            folder.mkdir(parents=True)
+            pictures = sorted((picture_folder / folder.name).iterdir())
+            for picture in pictures if split == "train" else pictures[:1]:
+                shutil.copy(picture, folder)
+    assert "can't be measured" in fails("--data.root", str(root))

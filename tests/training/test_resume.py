@@ -19,7 +19,7 @@ OPTIONS = ["--optimizer.steps", "40", "--evaluation.every", "5"]
 
 def figures_of(run: Path) -> list[dict[str, object]]:
     """All records without the times, which differ from run to run."""
-    timed = ("seconds", "images_per_second")
+    timed = ("seconds", "cpu_seconds", "images_per_second")
     return [
         {key: value for key, value in record.items() if key not in timed} for record in Run(run).records()
     ]
@@ -33,7 +33,16 @@ def test_a_run_killed_in_mid_epoch_ends_bit_equal(
     assert main(["train", str(small_recipe), "--output", str(tmp_path / "whole"), *options]) == 0
 
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "circlet.cli", "train", str(small_recipe), "--output", str(killed), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "circlet.cli",
+        "train",
+        str(small_recipe),
+        "--output",
+        str(killed),
+        *options,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     # 16 training pictures a batch, 64 in all: an epoch has 4 batches, so steps 5 to 9 lie inside epochs.

@@ -72,7 +72,14 @@ def test_every_loss_trains_with_both_references(
 def test_accumulation_averages_the_gradients_of_its_batches(small_recipe: Path, tmp_path: Path) -> None:
     # Two batches at a learning rate of 0 change nothing, so both see the same network: the accumulated
     # step's loss is the mean of the two single ones.
-    still = ["--optimizer.learning_rate", "0", "--augmentation.rotation", "0", "--augmentation.translation", "0"]
+    still = [
+        "--optimizer.learning_rate",
+        "0",
+        "--augmentation.rotation",
+        "0",
+        "--augmentation.translation",
+        "0",
+    ]
     assert main(["train", str(small_recipe), "--output", str(tmp_path / "one"), *still]) == 0
     options = [*still, "--batch.accumulate", "2", "--optimizer.steps", "6"]
     assert main(["train", str(small_recipe), "--output", str(tmp_path / "two"), *options]) == 0

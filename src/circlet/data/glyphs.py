@@ -34,10 +34,10 @@ Pictures = dict[str, Picture]
 class Glyphs(DataSource):
     """Letters and digits of many scripts: the class is the character, the sample the typeface.
 
-    Rendered, not photographed. About 1,080 classes with up to 16 pictures each, ink bright on black;
+    Rendered, not photographed. About 1,140 classes with 12 to 16 pictures each, ink bright on black; about
     half of the classes, chosen by a hash of the character, are held out for the test. The camera is the
-    typeface. Characters that look the same in all typefaces are one class. Exact pixels depend on the
-    FreeType version.
+    typeface. Characters that look the same on average over the regular typefaces are one class (Latin A,
+    Greek Alpha, Cyrillic A). Exact pixels depend on the FreeType version, exact counts on the typefaces.
 
     Drawn once into $CIRCLET_CACHE (default ~/.cache/circlet). Needs the extra `demo`.
 

@@ -37,8 +37,9 @@ class Batch:
 class ImageDataset(Dataset[Batch]):
     """The pictures of a manifest, read a batch at a time.
 
-    A picture is decoded, resized so that its short side is `size`, cropped in the middle to a square,
-    turned by the manifest's rotation, varied by the augmentation, and normalised.
+    A picture is decoded and put upright as its EXIF note says, resized so that its short side is `size`,
+    cropped in the middle to a square, turned counter-clockwise by the manifest's rotation, varied by the
+    augmentation, and normalised. PNG, JPEG, WebP and GIF are read, of an animation the first picture.
 
     Args:
         manifest: The pictures.
@@ -65,7 +66,7 @@ class ImageDataset(Dataset[Batch]):
         self._paths = [str(path) for path in manifest.paths()]
         self._labels = manifest.label_ids()[0]
         files = {path: position for position, path in enumerate(dict.fromkeys(self._paths))}
-        self._file = [files[path] for path in self._paths]
+        self._file = torch.tensor([files[path] for path in self._paths], dtype=torch.int64)
         rotations = manifest.table["rotation"] if "rotation" in manifest.table.columns else None
         self._quarter_turns = None if rotations is None else rotations.cast(int).to_torch() // 90
         self._size = size
@@ -90,41 +91,48 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitems__(self, draw: BatchDraw) -> Batch:
         """The pictures of a draw; its seed alone decides how they are varied."""
-        pictures = [self._picture(row) for row in draw.indices]
-        rows = torch.tensor(
-            [row for row, picture in zip(draw.indices, pictures, strict=True) if picture is not None],
-            dtype=torch.int64,
-        )
-        broken = [row for row, picture in zip(draw.indices, pictures, strict=True) if picture is None]
-        read = [picture for picture in pictures if picture is not None]
-        channels = 1 if self._mode == ImageReadMode.GRAY else 3
-        images = torch.stack(read) if read else torch.empty(0, channels, self._size, self._size)
-        images = images.float() / 255
+        drawn = torch.tensor(draw.indices, dtype=torch.int64)
+        pictures, readable = self._read(drawn)
+        rows, broken = drawn[readable], drawn[~readable].tolist()
+        images = pictures.float() / 255
         if self._quarter_turns is not None:
             turns = self._quarter_turns[rows]
             for quarter in (1, 2, 3):
                 images[turns == quarter] = torch.rot90(images[turns == quarter], quarter, dims=(2, 3))
-        if self._augmentation is not None and draw.seed is not None and read:
+        if self._augmentation is not None and draw.seed is not None and len(images):
             images = self._augmentation(images, torch.Generator().manual_seed(draw.seed))
         return Batch((images - self._mean) / self._std, self._labels[rows], rows, broken)
 
-    def _picture(self, row: int) -> Tensor | None:
-        """The picture of a row as uint8 (channels, size, size), or None if its file can't be read."""
+    def _read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The pictures of the rows that can be read, uint8, and a mask (rows,) of which ones these are."""
         if self._pictures is None:
-            return self._decoded(self._paths[row])
-        file = self._file[row]
-        if self._state[file] == _UNREAD:
-            picture = self._decoded(self._paths[row])
-            if picture is not None:
-                self._pictures[file] = picture
-            self._state[file] = _BROKEN if picture is None else _READ
-        return self._pictures[file] if self._state[file] == _READ else None
+            decoded = [self._decoded(self._paths[row]) for row in rows.tolist()]
+            readable = torch.tensor([picture is not None for picture in decoded], dtype=torch.bool)
+            found = [picture for picture in decoded if picture is not None]
+            channels = 1 if self._mode == ImageReadMode.GRAY else 3
+            nothing = torch.empty(0, channels, self._size, self._size, dtype=torch.uint8)
+            return torch.stack(found) if found else nothing, readable
+        files = self._file[rows]
+        unread = self._state[files] == _UNREAD
+        for file, row in zip(files[unread].tolist(), rows[unread].tolist(), strict=True):
+            if self._state[file] == _UNREAD:  # the same file may have been drawn twice
+                picture = self._decoded(self._paths[row])
+                if picture is not None:
+                    self._pictures[file] = picture
+                self._state[file] = _BROKEN if picture is None else _READ
+        readable = self._state[files] == _READ
+        return self._pictures[files[readable]], readable
 
     def _decoded(self, path: str) -> Tensor | None:
         try:
-            picture = decode_image(path, mode=self._mode)
+            picture = decode_image(path, mode=self._mode, apply_exif_orientation=True)
         except (RuntimeError, OSError, ValueError):
             return None
+        if picture.ndim == 4:  # an animation: its first picture
+            picture = picture[0]
+        if self._mode == ImageReadMode.GRAY and len(picture) == 3:  # WebP and GIF come in colour anyway
+            picture = functional.rgb_to_grayscale(picture)
+        picture = functional.to_dtype(picture, torch.uint8, scale=True)  # a PNG may have 16 bits
         if picture.shape[1:] != (self._size, self._size):
             picture = functional.resize(picture, [self._size], antialias=True)
             picture = functional.center_crop(picture, [self._size, self._size])
@@ -165,9 +173,13 @@ class BrokenImages:
 
 
 def load(dataset: ImageDataset, draws: Sampler[BatchDraw], *, workers: int) -> DataLoader[Batch]:
-    """A loader of these draws, in `workers` processes (0: in this one)."""
+    """A loader of these draws, in `workers` processes (0: in this one).
+
+    The global random state neither decides anything nor is changed.
+    """
     return DataLoader(
         dataset,
+        generator=torch.Generator(),
         batch_sampler=draws,  # type: ignore[arg-type]  # a draw is handed whole to __getitems__
         num_workers=workers,
         collate_fn=_as_it_is,

@@ -86,7 +86,7 @@ class Manifest:
             CircletError: The manifest has rotations already.
         """
         if "rotation" in self.table.columns:
-            raise CircletError("the manifest has a column rotation already: its classes can't be turned again")
+            raise CircletError("the manifest has rotations already, and can't be turned once more")
         turned = [
             self.table.with_columns(
                 pl.lit(degrees).alias("rotation"),

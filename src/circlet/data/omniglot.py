@@ -64,6 +64,9 @@ def _part(root: Path, name: str) -> Path:
         )
     folder = cache_folder() / "omniglot" / f"{name}-{archive.stat().st_size}"
     if not folder.is_dir():
-        with made_whole(folder) as temporary, zipfile.ZipFile(archive) as file:
-            file.extractall(temporary)
+        try:
+            with made_whole(folder) as temporary, zipfile.ZipFile(archive) as file:
+                file.extractall(temporary)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise CircletError(f"{archive} is no whole zip file ({error}): get it again") from error
     return folder / name

@@ -31,8 +31,10 @@ class PKSampler(Sampler[BatchDraw]):
     A batch holds P different classes and K different samples of each. With epoch="images" every class is
     shuffled and cut into groups of K; the rest of a class that fills no group is left out of this epoch,
     another rest each epoch. A batch takes one group each of P classes, drawn with probabilities in
-    proportion to the groups that they have left, until fewer than P classes have any. With epoch="classes"
-    every class comes once, with K samples, and classes that fill no last batch are left out of this epoch.
+    proportion to the groups that they have left, and a class that must come in all remaining batches comes
+    first: so an epoch has as many batches as the groups allow. The few groups beyond these, drawn at random,
+    are left out. With epoch="classes" every class comes once, with K samples, and classes that fill no last
+    batch are left out of this epoch.
 
     The order follows from (seed, epoch) alone, and so is the same on every process. Of several processes each
     takes its own P classes of a global batch of P * world_size: one process with P = 2p draws the same
@@ -84,15 +86,17 @@ class PKSampler(Sampler[BatchDraw]):
                 f"a batch needs {needed} classes with {samples_per_class} pictures each, but there are "
                 f"{len(members)}{skipped}: lower batch.classes or batch.samples, or give more classes"
             )
-        if max(len(rows) for rows in members) < 2:
+        if samples_per_class > 1 and max(len(rows) for rows in members) < 2:
             raise CircletError(
                 "every class has one picture, so that there is no pair of the same class to learn from: "
                 "give at least 2 pictures of each class"
             )
+        groups = [1 if epoch == "classes" else max(1, len(rows) // samples_per_class) for rows in members]
         self._members = members
+        self._groups_of_class = torch.tensor(groups)
+        self._length = _most_batches(self._groups_of_class, needed)
         self._classes = classes_per_batch
         self._samples = samples_per_class
-        self._epoch_rule = epoch
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
@@ -111,34 +115,50 @@ class PKSampler(Sampler[BatchDraw]):
         """
         self._epoch, self._batch = state["epoch"], state["batch"]
 
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self._length
+
     def __iter__(self) -> Iterator[BatchDraw]:
-        generator = torch.Generator().manual_seed(_mixed(self._seed, self._epoch))
+        """The batches of an epoch, from the position on."""
+        epoch, first = self._epoch, self._batch
+        generator = torch.Generator().manual_seed(_mixed(self._seed, epoch))
         groups = self._groups(generator)
-        left = torch.tensor([len(of_class) for of_class in groups], dtype=torch.float32)
-        per_batch = self._classes * self._world_size
         mine = slice(self._rank * self._classes, (self._rank + 1) * self._classes)
-        position = 0
-        while int((left > 0).sum()) >= per_batch:
-            classes = torch.multinomial(left, per_batch, generator=generator).tolist()
-            left[classes] -= 1
+        for position, classes in enumerate(self._classes_of_batches(generator)):
             drawn = [groups[label].pop() for label in classes]
-            if position >= self._batch:
+            if position >= first:
                 indices = [row for group in drawn[mine] for row in group]
-                seed = _mixed(self._seed, self._epoch, position, self._rank)
-                yield BatchDraw(indices, seed)
-            position += 1
+                yield BatchDraw(indices, _mixed(self._seed, epoch, position, self._rank))
+
+    def _classes_of_batches(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """The classes of each global batch of an epoch."""
+        per_batch = self._classes * self._world_size
+        left = self._groups_of_class.clamp(max=self._length)
+        surplus = int(left.sum()) - self._length * per_batch
+        owners = torch.arange(len(left)).repeat_interleave(left)
+        dropped = owners[torch.randperm(len(owners), generator=generator)[:surplus]]
+        left = left - torch.bincount(dropped, minlength=len(left))
+        for remaining in range(self._length, 0, -1):
+            # A class that is needed in all remaining batches must be in this one. There is room for all such
+            # classes, as the sum of `left` is remaining * per_batch.
+            drawn = (left == remaining).nonzero()[:, 0]
+            if len(drawn) < per_batch:
+                weights = left.float().index_fill(0, drawn, 0.0)
+                free = torch.multinomial(weights, per_batch - len(drawn), generator=generator)
+                drawn = torch.cat([drawn, free])
+            left[drawn] -= 1
+            yield drawn[torch.randperm(per_batch, generator=generator)].tolist()
 
     def _groups(self, generator: torch.Generator) -> list[list[list[int]]]:
         """For each class its groups of K samples of this epoch."""
         size = self._samples
         groups = []
-        for rows in self._members:
+        for rows, count in zip(self._members, self._groups_of_class.tolist(), strict=True):
             order = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
             if len(order) < size:
                 order = (order * (-(-size // len(order))))[:size]
-            starts = range(0, len(order) - size + 1, size)
-            most = 1 if self._epoch_rule == "classes" else len(starts)
-            groups.append([order[start : start + size] for start in starts[:most]])
+            groups.append([order[start : start + size] for start in range(0, count * size, size)])
         return groups
 
 
@@ -160,6 +180,21 @@ class InOrder(Sampler[BatchDraw]):
 
     def __len__(self) -> int:
         return math.ceil(self._count / self._batch_size)
+
+
+def _most_batches(groups: Tensor, per_batch: int) -> int:
+    """How many batches of different classes these numbers of groups can fill.
+
+    For n batches a class can give min(groups, n), and n * per_batch are needed.
+    """
+    fillable, too_many = 1, int(groups.sum()) // per_batch + 1
+    while too_many - fillable > 1:
+        middle = (fillable + too_many) // 2
+        if int(groups.clamp(max=middle).sum()) >= middle * per_batch:
+            fillable = middle
+        else:
+            too_many = middle
+    return fillable
 
 
 def _mixed(*numbers: int) -> int:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from circlet.data.manifest import SPLITS, Manifest
+from circlet.data.manifest import SPLITS, Manifest, listed
 from circlet.errors import CircletError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
@@ -58,9 +58,15 @@ class ImageFolder(DataSource):
         if not root.is_dir():
             raise CircletError(f"there is no folder {root}")
         splits = [name for name in SPLITS if (root / name).is_dir()]
+        others = [folder.name for folder in _folders(root) if folder.name not in SPLITS]
+        if splits and others:
+            raise CircletError(
+                f"{root} holds folders of splits ({', '.join(splits)}) and others ({listed(others)}): put "
+                f"all class folders into the splits, or all into {root} itself"
+            )
         rows: dict[str, list[str]] = {"path": [], "label": [], "split": []}
         for split in splits or [""]:
-            classes = sorted(folder for folder in (root / split).iterdir() if folder.is_dir())
+            classes = _folders(root / split)
             trained = len(classes) - round(self.test_share * len(classes))
             for position, folder in enumerate(classes):
                 for picture in sorted(folder.rglob("*")):
@@ -69,8 +75,15 @@ class ImageFolder(DataSource):
                         rows["label"].append(folder.name)
                         rows["split"].append(split or ("train" if position < trained else "test"))
         if not rows["path"]:
+            files = [file for file in sorted(root.rglob("*")) if file.is_file()]
+            found = f" (the files there: {listed(file.relative_to(root) for file in files)})" if files else ""
             raise CircletError(
-                f"{root} holds no pictures: it should hold a folder for each class with pictures in it "
-                f"({', '.join(EXTENSIONS)}), or such folders inside of {', '.join(SPLITS)}"
+                f"{root} holds no folders with pictures{found}: it should hold a folder for each class with "
+                f"pictures in it ({', '.join(EXTENSIONS)}), or such folders inside of {', '.join(SPLITS)}"
             )
         return Manifest.of(rows, root)
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in a folder, by name, without hidden ones."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

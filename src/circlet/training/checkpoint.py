@@ -23,6 +23,8 @@ class Progress:
         epoch: The sampler's epoch.
         batch: Batches of that epoch that were used.
         seconds: Time spent training, measurements left out.
+        cpu_seconds: Processor time of the main process while training, which other jobs on the machine
+            disturb less than the time on the clock.
         best: The highest value so far of the figure that marks the best checkpoint.
     """
 
@@ -30,6 +32,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     best: float = float("-inf")
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
 from circlet.errors import CircletError
 from circlet.training.console import Console
 from circlet.training.loop import train as run_training
@@ -24,7 +26,9 @@ def train(arguments: Sequence[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "recipe", help=f"a YAML file, a built-in recipe ({', '.join(built_in_recipes())}), or a run's folder"
+        "recipe",
+        nargs="?",
+        help=f"a YAML file, a built-in recipe ({', '.join(built_in_recipes())}), or a run's folder",
     )
     parser.add_argument("--output", type=Path, help="folder of the run (default: runs/RECIPE-DATE-TIME)")
     parser.add_argument("--keys", action="store_true", help="list the keys of a recipe, and do nothing else")
@@ -32,6 +36,10 @@ def train(arguments: Sequence[str]) -> None:
     if given.keys:
         recipe_parser().print_help()
         return
+    if given.recipe is None:
+        parser.error(
+            f"which recipe? There are {', '.join(built_in_recipes())}; a YAML file or a run's folder do too"
+        )
     folder = Path(given.recipe)
     if (folder / "config.yaml").is_file():
         if overrides or given.output:
@@ -47,6 +55,8 @@ def train(arguments: Sequence[str]) -> None:
         run = Run.create(given.output or Path("runs") / f"{folder.stem}-{stamp}", parsed.text)
     console = Console()
     recipe = parsed.build()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
     parts = make_parts(recipe)
     console.say(f"run {run.folder}: {parts.describe()}")
     run_training(recipe, parts, run, console)

@@ -1,7 +1,7 @@
 """What a training says on the terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,11 @@ class Console:
 
     def say(self, text: str) -> None:
         self._terminal.print(text, markup=False)
+
+    def broken(self, names: Iterable[str]) -> None:
+        """One line for each picture file that can't be read."""
+        for name in names:
+            self.say(f"can't read {name}: left out")
 
     def measured(self, step: int, seconds: float, figures: Record) -> None:
         """One line for a measurement on the held-out pictures."""

@@ -23,10 +23,12 @@ class Embedded:
     Attributes:
         embeddings: (pictures, dim) float32 on the CPU.
         rows: (pictures,) rows of the manifest; those of broken files are missing.
+        broken: These missing rows.
     """
 
     embeddings: Tensor
     rows: Tensor
+    broken: list[int]
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,25 @@ class HeldOut:
         )
 
     def retrieval(self, embedded: Embedded, recall_at: tuple[int, ...]) -> Retrieval:
-        """Retrieval figures of these embeddings by this protocol."""
+        """Retrieval figures of these embeddings by this protocol.
+
+        Raises:
+            CircletError: The pictures can't be measured so: no query has a positive.
+        """
         labels = self.manifest.label_ids()[0][embedded.rows]
-        if self.protocol == "leave-one-out":
-            return metrics.retrieval(embedded.embeddings, labels, recall_at=recall_at)
         query = torch.tensor((self.manifest.table["split"] == "query").to_list())[embedded.rows]
-        return metrics.retrieval(
-            embedded.embeddings[query],
-            labels[query],
-            gallery=embedded.embeddings[~query],
-            gallery_labels=labels[~query],
-            recall_at=recall_at,
-        )
+        try:
+            if self.protocol == "leave-one-out":
+                return metrics.retrieval(embedded.embeddings, labels, recall_at=recall_at)
+            return metrics.retrieval(
+                embedded.embeddings[query],
+                labels[query],
+                gallery=embedded.embeddings[~query],
+                gallery_labels=labels[~query],
+                recall_at=recall_at,
+            )
+        except ValueError as error:
+            raise CircletError(f"the held-out pictures can't be measured: {error}") from error
 
 
 class RawPixels(nn.Module):
@@ -93,12 +102,15 @@ def embed(
     """Embed every picture of a data set in its order, in evaluation mode."""
     was_training = embedder.training
     embedder.eval()
-    embeddings, rows = [], []
+    embeddings: list[Tensor] = []
+    rows: list[Tensor] = []
+    broken: list[int] = []
     for batch in load(dataset, InOrder(len(dataset), batch_size), workers=workers):
-        embeddings.append(embedder(batch.images.to(device)).float().cpu())
+        embeddings.append(embedder(batch.images.to(device, memory_format=torch.channels_last)).float().cpu())
         rows.append(batch.indices)
+        broken += batch.broken
     embedder.train(was_training)
-    return Embedded(torch.cat(embeddings), torch.cat(rows))
+    return Embedded(torch.cat(embeddings), torch.cat(rows), broken)
 
 
 def figures(retrieval: Retrieval) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     fabric = Fabric(accelerator=recipe.accelerator, devices=1, precision=recipe.precision)
     learner, settings = parts.learner, recipe.optimizer
     optimizer = make_optimizer(learner, settings)
+    # Channels last in memory: a third quicker on CPUs, and what the tensor cores of GPUs want.
+    learner.embedder.to(memory_format=torch.channels_last)
     model, stepper = fabric.setup(learner, optimizer)
     progress = Progress()
     state = TrainingState(learner, optimizer, fabric.strategy.precision, progress)
@@ -51,8 +53,10 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             workers=recipe.images.workers,
             device=fabric.device,
         )
+        console.broken(parts.held_out_broken.add(embedded.broken))
         measured = figures(parts.held_out.retrieval(embedded, tuple(recipe.evaluation.recall_at)))
-        records.add({"kind": "evaluation", "step": progress.step, "seconds": progress.seconds, **measured})
+        at = {"step": progress.step, "seconds": progress.seconds, "cpu_seconds": progress.cpu_seconds}
+        records.add({"kind": "evaluation", **at, **measured})
         console.measured(progress.step, progress.seconds, measured)
         by = recipe.evaluation.best_by
         value = measured["recall_at"]["1"] if by == "recall_at_1" else measured[by]
@@ -68,13 +72,14 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     batches = endless(parts, progress)
     with console.progress(settings.steps, progress.step) as bar:
         while progress.step < settings.steps:
-            started = time.perf_counter()
+            started, processor = time.perf_counter(), time.process_time()
             set_learning_rate(optimizer, settings, progress.step)
             loss = 0.0
             for _ in range(recipe.batch.accumulate):
                 batch = next(batches)
-                parts.broken.add(batch.broken)
-                images, labels = batch.images.to(fabric.device), batch.labels.to(fabric.device)
+                console.broken(parts.broken.add(batch.broken))
+                images = batch.images.to(fabric.device, memory_format=torch.channels_last)
+                labels = batch.labels.to(fabric.device)
                 batch_loss, embeddings = _finite_loss(model, images, labels, progress, last)
                 fabric.backward(batch_loss / recipe.batch.accumulate)
                 loss += batch_loss.item() / recipe.batch.accumulate
@@ -84,6 +89,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             progress.step += 1
             took = time.perf_counter() - started
             progress.seconds += took
+            progress.cpu_seconds += time.process_time() - processor
 
             if progress.step == 1:
                 expected = parts.expected_initial_loss()
@@ -96,6 +102,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
                     "step": progress.step,
                     "epoch": progress.epoch,
                     "seconds": progress.seconds,
+                    "cpu_seconds": progress.cpu_seconds,
                     "loss": loss,
                     "learning_rate": optimizer.param_groups[0]["lr"],
                     "gradient_norm": norm,

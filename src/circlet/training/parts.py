@@ -22,9 +22,10 @@ class Parts:
         manifest: The training pictures.
         sampler: Draws the batches.
         batches: Loads them; begins at the sampler's position whenever it is iterated.
-        broken: Counts the files that can't be read.
+        broken: Counts the training files that can't be read.
         held_out: The pictures that are measured, and how.
         held_out_images: The same as a data set.
+        held_out_broken: Counts the held-out files that can't be read.
     """
 
     recipe: Recipe
@@ -35,6 +36,7 @@ class Parts:
     broken: BrokenImages
     held_out: HeldOut
     held_out_images: ImageDataset
+    held_out_broken: BrokenImages
 
     @cached_property
     def num_classes(self) -> int:
@@ -103,6 +105,7 @@ def make_parts(recipe: Recipe) -> Parts:
         broken=BrokenImages(manifest, recipe.images.max_broken_share),
         held_out=held_out,
         held_out_images=image_dataset(recipe, held_out.manifest, training=False),
+        held_out_broken=BrokenImages(held_out.manifest, recipe.images.max_broken_share),
     )
 
 

@@ -42,6 +42,9 @@ class ImageSettings:
     workers: int = 2
     max_broken_share: float = 0.01
 
+    def __post_init__(self) -> None:
+        _check_at_least("images", self, size=1, workers=0, max_broken_share=0)
+
 
 @dataclass
 class BatchSettings:
@@ -63,6 +66,9 @@ class BatchSettings:
     short_classes: Literal["repeat", "skip"] = "repeat"
     rotated_classes: bool = False
     accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        _check_at_least("batch", self, classes=1, samples=1, accumulate=1)
 
 
 @dataclass
@@ -89,6 +95,10 @@ class OptimizerSettings:
     warmup_steps: int = 100
     clip_norm: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check_at_least("optimizer", self, steps=1, warmup_steps=0, clip_norm=0, weight_decay=0)
+        _check_at_least("optimizer", self, learning_rate=0, references_learning_rate=0)
+
 
 @dataclass
 class EvaluationSettings:
@@ -105,6 +115,13 @@ class EvaluationSettings:
     recall_at: Sequence[int] = (1, 2, 4, 8)
     best_by: Literal["recall_at_1", "map_at_r", "mean_average_precision"] = "map_at_r"
     batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        _check_at_least("evaluation", self, every=1, batch_size=1)
+        if self.best_by == "recall_at_1" and 1 not in self.recall_at:
+            raise CircletError(
+                f"evaluation.best_by is recall_at_1, but evaluation.recall_at has no 1: {list(self.recall_at)}"
+            )
 
 
 @dataclass
@@ -143,6 +160,9 @@ class Recipe:
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     threads: int = 0
 
+    def __post_init__(self) -> None:
+        _check_at_least("recipe", self, log_every=1, threads=0)
+
 
 @dataclass(frozen=True)
 class ParsedRecipe:
@@ -161,9 +181,16 @@ class ParsedRecipe:
         return int(self._values.seed)
 
     def build(self) -> Recipe:
-        """Make the parts, with random numbers that follow from the seed alone."""
+        """Make the parts, with random numbers that follow from the seed alone.
+
+        Raises:
+            CircletError: A part refuses its values.
+        """
         torch.manual_seed(self.seed)
-        parts = self._parser.instantiate(self._values)
+        try:
+            parts = self._parser.instantiate(self._values)
+        except (ValueError, TypeError) as error:
+            raise CircletError(f"the recipe does not fit: {error}") from error
         return Recipe(**{name: parts[name] for name in Recipe.__dataclass_fields__})
 
 
@@ -221,6 +248,13 @@ def _known_keys() -> set[str]:
 def _subclasses(base: type) -> list[type]:
     direct: list[type] = base.__subclasses__()
     return [base, *(deeper for part in direct for deeper in _subclasses(part))]
+
+
+def _check_at_least(section: str, settings: object, **least: float) -> None:
+    for name, smallest in least.items():
+        if getattr(settings, name) < smallest:
+            value = getattr(settings, name)
+            raise CircletError(f"{section}.{name} must be at least {smallest}, but got {value}")
 
 
 def _recipe_folder() -> list[Any]:

@@ -47,6 +47,7 @@ def evaluate_run(run: Run, console: Console) -> Record:
     raw_pixels = held_out.retrieval(embedded_by(RawPixels(recipe.images.mean, recipe.images.std)), recall_at)
     progress = load_model(run.checkpoints / "best.pt", parts.learner)
     embedded = embedded_by(parts.learner.embedder)
+    console.broken(parts.held_out_broken.add(embedded.broken))
     trained = held_out.retrieval(embedded, recall_at)
 
     labels, classes = held_out.manifest.label_ids()
@@ -60,6 +61,7 @@ def evaluate_run(run: Run, console: Console) -> Record:
             labels=labels[embedded.rows].numpy(),
             paths=paths[rows],
             role=splits[rows],
+            class_names=np.array(classes),
         )
     _write_similarities(run, recipe, parts, device)
     results: Record = {
@@ -68,7 +70,7 @@ def evaluate_run(run: Run, console: Console) -> Record:
         "classes": len(classes),
         "queries": trained.queries,
         "skipped_queries": trained.skipped_queries,
-        "broken_images": len(held_out.manifest) - len(rows),
+        "broken_images": len(embedded.broken),
         "checkpoint": "best",
         "step": progress.step,
         "train_seconds": progress.seconds,

@@ -1,0 +1,241 @@
+"""From files to batches: what is decoded, what is left out, and that batches follow from their seeds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from circlet.data import (
+    Augmentation,
+    Batch,
+    BatchDraw,
+    BrokenImages,
+    ImageDataset,
+    ImageFolder,
+    InOrder,
+    Manifest,
+    PKSampler,
+    load,
+)
+from circlet.errors import CircletError
+
+
+def manifest_of(folder: Path, *names: str) -> Manifest:
+    columns = {"path": list(names), "label": [str(i % 2) for i in range(len(names))]}
+    return Manifest.of({**columns, "split": ["train"] * len(names)}, folder)
+
+
+def values(folder: Path, name: str, size: int = 8, channels: int = 1) -> np.ndarray:
+    """What the data set makes of one file, in 0 to 255, (channels, height, width)."""
+    dataset = ImageDataset(manifest_of(folder, name), size=size, channels=channels, mean=0.0, std=1.0)
+    images = dataset[0].images
+    assert images.shape == (1, channels, size, size)
+    assert images.dtype == torch.float32
+    return (images[0] * 255).numpy()
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("a.png", "RGB"),
+        ("a.png", "RGBA"),
+        ("a.png", "L"),
+        ("a.png", "LA"),
+        ("a.png", "P"),
+        ("a.png", "1"),
+        ("a.webp", "RGB"),
+        ("a.gif", "P"),
+        ("a.jpg", "RGB"),
+        ("a.jpg", "CMYK"),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_kind_of_file(tmp_path: Path, noise: np.ndarray, name: str, mode: str, channels: int) -> None:
+    lossless = {"lossless": True} if name.endswith("webp") else {}
+    Image.fromarray(noise).convert(mode).save(tmp_path / name, **lossless)
+    with Image.open(tmp_path / name) as written:
+        expected = np.asarray(written.convert("RGB"))
+        grey = np.asarray(written.convert("RGB").convert("L"))
+    got = values(tmp_path, name, channels=channels)
+    # JPEG decoders differ by a few steps, and so do the weights of grey.
+    tolerance = 12 if name.endswith("jpg") else 2
+    assert np.abs(got - (grey[None] if channels == 1 else expected.transpose(2, 0, 1))).max() <= tolerance
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    sixteen = np.random.default_rng(1).integers(0, 65536, (8, 8), dtype=np.uint16)
+    Image.fromarray(sixteen).save(tmp_path / "a.png")
+    assert np.abs(values(tmp_path, "a.png")[0] - sixteen / 257).max() <= 1
+
+
+def test_animation_gives_its_first_picture(tmp_path: Path, noise: np.ndarray) -> None:
+    first, second = (Image.fromarray(picture).convert("P") for picture in (noise, 255 - noise))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    expected = np.asarray(first.convert("RGB")).transpose(2, 0, 1)
+    assert np.abs(values(tmp_path, "a.gif", channels=3) - expected).max() <= 1
+
+
+def test_camera_held_sideways(tmp_path: Path, noise: np.ndarray) -> None:
+    sideways = Image.Exif()
+    sideways[274] = 6  # the camera was turned: show it turned clockwise by 90 degrees
+    Image.fromarray(noise[..., 0]).save(tmp_path / "a.png", exif=sideways)
+    assert np.abs(values(tmp_path, "a.png")[0] - np.rot90(noise[..., 0], -1)).max() == 0
+
+
+def test_short_side_is_resized_and_the_middle_kept(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (16, 1))
+    Image.fromarray(ramp).save(tmp_path / "wide.png")
+    Image.fromarray(ramp.T.copy()).save(tmp_path / "tall.png")
+    # Halved to 8 x 32, of which columns 12 to 19 stay: each is the mean of two neighbours of the ramp.
+    expected = np.tile((np.arange(24, 40, 2) * 4 + 2), (8, 1))
+    assert np.abs(values(tmp_path, "wide.png")[0] - expected).max() <= 1
+    assert np.abs(values(tmp_path, "tall.png")[0] - expected.T).max() <= 1
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_rotated_classes_and_normalisation(tmp_path: Path, noise: np.ndarray, cache: bool) -> None:
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    manifest = manifest_of(tmp_path, "a.png").with_rotations()
+    dataset = ImageDataset(manifest, size=8, channels=3, mean=0.25, std=0.5, cache=cache)
+    batch = dataset.__getitems__(BatchDraw([0, 1, 2, 3], None))
+    assert batch.labels.tolist() == [0, 3, 1, 2]
+    for turns, image in enumerate(batch.images):
+        expected = (np.rot90(noise, turns).transpose(2, 0, 1) / 255 - 0.25) / 0.5
+        np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
+
+
+@pytest.fixture
+def with_broken(tmp_path: Path, noise: np.ndarray) -> Manifest:
+    """Ten files: the third is cut off, the fifth is text, the ninth is missing."""
+    for number in range(10):
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
+    (tmp_path / "4.png").write_text("no picture")
+    (tmp_path / "8.png").unlink()
+    return manifest_of(tmp_path, *(f"{number}.png" for number in range(10)))
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_files_are_left_out_and_listed(with_broken: Manifest, cache: bool, workers: int) -> None:
+    dataset = ImageDataset(with_broken, size=8, channels=1, cache=cache)
+    for _ in range(2):
+        batches = list(load(dataset, InOrder(10, 5), workers=workers))
+        assert [batch.broken for batch in batches] == [[2, 4], [8]]
+        assert [batch.indices.tolist() for batch in batches] == [[0, 1, 3], [5, 6, 7, 9]]
+        assert [batch.labels.tolist() for batch in batches] == [[0, 1, 1], [1, 0, 1, 1]]
+        assert [len(batch.images) for batch in batches] == [3, 4]
+
+
+def test_batch_of_broken_files_alone(with_broken: Manifest) -> None:
+    dataset = ImageDataset(with_broken, size=8, channels=3, augmentation=Augmentation(rotation=10))
+    batch = dataset.__getitems__(BatchDraw([2, 4, 8], 1))
+    assert batch.images.shape == (0, 3, 8, 8)
+    assert batch.labels.shape == batch.indices.shape == (0,)
+    assert batch.broken == [2, 4, 8]
+
+
+def test_too_many_broken_files(with_broken: Manifest) -> None:
+    broken = BrokenImages(with_broken, 0.2)
+    names = [str(path) for path in with_broken.paths()]
+    assert broken.add([]) == []
+    assert broken.add([2]) == [names[2]]
+    assert broken.add([2, 4, 4]) == [names[4]]
+    assert broken.add([2, 4]) == []
+    with pytest.raises(
+        CircletError, match=r"3 of 10 .*max_broken_share = 0\.2: .*2\.png, .*4\.png, .*8\.png"
+    ):
+        broken.add([8])
+
+
+def test_rotations_of_a_broken_file_count_once(with_broken: Manifest) -> None:
+    broken = BrokenImages(with_broken.with_rotations(), 0.1)
+    assert len(broken.add([2, 12, 22, 32])) == 1
+
+
+@dataclass
+class Loading:
+    """Some epochs of augmented batches of the pictures, from a position on."""
+
+    folder: Path
+
+    def __call__(self, workers: int, *, cache: bool = False, batch: int = 0, seed: int = 0) -> list[Batch]:
+        manifest = ImageFolder(str(self.folder)).manifest().split("train")
+        augmentation = Augmentation(rotation=20, translation=0.1, horizontal_flip=0.5)
+        dataset = ImageDataset(manifest, size=12, channels=1, augmentation=augmentation, cache=cache)
+        sampler = PKSampler(manifest.label_ids()[0], 4, 2, seed=seed)
+        batches = load(dataset, sampler, workers=workers)
+        loaded = []
+        for epoch in range(2):
+            sampler.load_state_dict({"epoch": epoch, "batch": batch if epoch == 0 else 0})
+            loaded += list(batches)
+        return loaded
+
+
+@pytest.fixture
+def loading(picture_folder: Path) -> Loading:
+    return Loading(picture_folder)
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.equal(a.images, b.images) and torch.equal(a.indices, b.indices) for a, b in pairs)
+
+
+def test_workers_and_the_cache_change_no_bit(loading: Loading) -> None:
+    alone = loading(0)
+    assert len(alone) == 16
+    assert same(loading(2), alone)
+    assert same(loading(0, cache=True), alone)
+    assert same(loading(2, cache=True), alone)
+    assert not same(loading(0, seed=1), alone)
+
+
+def test_loading_goes_on_in_the_middle_of_an_epoch(loading: Loading) -> None:
+    whole = loading(0)
+    assert same(loading(1, batch=3), whole[3:])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_global_random_state_neither_decides_nor_changes(loading: Loading, workers: int) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = loading(workers)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert same(loading(workers), first)
+
+
+def test_draws_without_a_seed_are_not_varied(picture_folder: Path) -> None:
+    manifest = ImageFolder(str(picture_folder)).manifest()
+    plain = ImageDataset(manifest, size=16, channels=1)
+    varied = ImageDataset(manifest, size=16, channels=1, augmentation=Augmentation(rotation=20))
+    rows = [5, 0, 77]
+    expected = plain.__getitems__(BatchDraw(rows, None)).images
+    assert torch.equal(varied.__getitems__(BatchDraw(rows, None)).images, expected)
+    assert torch.equal(varied[5].images, expected[:1])
+    assert not torch.allclose(varied.__getitems__(BatchDraw(rows, 1)).images, expected)
+
+
+def test_the_seed_of_a_draw_decides_how_its_pictures_are_varied(picture_folder: Path) -> None:
+    manifest = ImageFolder(str(picture_folder)).manifest()
+    dataset = ImageDataset(manifest, size=16, channels=1, augmentation=Augmentation(rotation=20))
+    first, again, other = (dataset.__getitems__(BatchDraw([5, 0, 77], seed)).images for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_cached_pictures_need_no_file(tmp_path: Path, noise: np.ndarray) -> None:
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    dataset = ImageDataset(manifest_of(tmp_path, "a.png"), size=8, channels=3, cache=True)
+    first = dataset[0].images
+    (tmp_path / "a.png").unlink()
+    assert torch.equal(dataset[0].images, first)

@@ -1,0 +1,163 @@
+"""Manifests: what is written is read again, and what is wrong is named with its row."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from circlet.data import Manifest
+from circlet.errors import CircletError
+
+
+def read(folder: Path, text: str) -> Manifest:
+    (folder / "manifest.csv").write_text(text, encoding="utf-8")
+    return Manifest.read(folder / "manifest.csv")
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(CircletError) as refused:
+        read(folder, text)
+    assert str(folder / "manifest.csv") in str(refused.value)
+    return str(refused.value)
+
+
+words = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1).filter(str.strip)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(words, words, st.sampled_from(["train", "test", "query", "gallery"])),
+        min_size=1,
+        unique_by=lambda row: row[0],
+    ),
+    ending=st.sampled_from([".csv", ".parquet"]),
+)
+def test_what_is_written_is_read(tmp_path: Path, rows: list[tuple[str, str, str]], ending: str) -> None:
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    manifest = Manifest.of(dict(zip(("path", "label", "split"), columns, strict=True)), tmp_path)
+    manifest.write(tmp_path / f"written{ending}")
+    again = Manifest.read(tmp_path / f"written{ending}")
+    assert again.table.equals(manifest.table)
+    assert again.root == tmp_path
+
+
+def test_labels_are_text_and_splits_default_to_train(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "path,label,weather\na.png,007,sunny\nb.png,7,\nc.png,07,rain\n")
+    assert manifest.table["label"].to_list() == ["007", "7", "07"]
+    assert manifest.table["split"].to_list() == ["train"] * 3
+    assert manifest.table["weather"].to_list() == ["sunny", None, "rain"]
+    ids, names = manifest.label_ids()
+    assert names == ["007", "07", "7"]
+    assert ids.tolist() == [0, 2, 1]
+
+
+def test_parquet_with_numbers_as_labels(tmp_path: Path) -> None:
+    pl.DataFrame({"path": ["a", "b"], "label": [10, 9], "camera": [1, None]}).write_parquet(
+        tmp_path / "m.parquet"
+    )
+    manifest = Manifest.read(tmp_path / "m.parquet")
+    assert manifest.table["label"].to_list() == ["10", "9"]
+    assert manifest.table["camera"].to_list() == ["1", None]
+
+
+def test_relative_paths_start_from_the_file_and_stay_right_elsewhere(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "path,label\npictures/a.png,1\n/absolute/b.png,1\n")
+    expected = [tmp_path / "pictures" / "a.png", Path("/absolute/b.png")]
+    assert manifest.paths() == expected
+    (tmp_path / "elsewhere").mkdir()
+    for ending in ("csv", "parquet"):
+        moved = tmp_path / "elsewhere" / f"manifest.{ending}"
+        manifest.write(moved)
+        assert Manifest.read(moved).paths() == expected
+
+
+def test_splits(tmp_path: Path) -> None:
+    text = "path,label,split\na,1,train\nb,2,query\nc,2,gallery\nd,1,train\ne,3,query\n"
+    manifest = read(tmp_path, text)
+    assert manifest.split("query", "gallery").table["path"].to_list() == ["b", "c", "e"]
+    assert manifest.split("query").label_ids()[0].tolist() == [0, 1]
+    assert len(manifest.split("test")) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["a.png,1,train", ",2,train"], ["row 2 (line 3)", "path is None", "every row needs a path"]),
+        (["a.png,1,train", "b.png,  ,train"], ["row 2 (line 3)", "label is '  '", "every row needs a label"]),
+        (["a.png,1,trian"], ["row 1 (line 2)", "'trian'", "train, test, query, gallery"]),
+        (["a.png,1,"], ["row 1 (line 2)", "split is None"]),
+        (["a.png,1,train", "b.png,1,test", "a.png,2,train"], ["row 3 (line 4)", "'a.png'", "same path"]),
+        (["a.png,,train", "b.png,1,train", "c.png,,train"], ["row 1 (line 2)", "the same in row 3"]),
+        ([], ["no rows"]),
+        (["a.png,1,train,more,and more"], ["can't be read"]),
+    ],
+)
+def test_wrong_rows(tmp_path: Path, rows: list[str], said: list[str]) -> None:
+    message = refusal(tmp_path, "\n".join(["path,label,split", *rows]) + "\n")
+    for part in said:
+        assert part in message
+
+
+def test_parquet_has_rows_but_no_lines(tmp_path: Path) -> None:
+    pl.DataFrame({"path": ["a", "b"], "label": ["1", ""]}).write_parquet(tmp_path / "m.parquet")
+    with pytest.raises(CircletError, match="row 2: label is ''"):
+        Manifest.read(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("path,lable", ["'lable'", "did you mean 'label'"]),
+        ("Path,label", ["'Path'", "did you mean 'path'"]),
+        ("path,label,spilt", ["'spilt'", "did you mean 'split'"]),
+        ("path,label,cameras", ["'cameras'", "did you mean 'camera'"]),
+        ("file,label", ["no column 'path'", "file, label"]),
+        ("path;label,x", ["no column 'path'"]),
+    ],
+)
+def test_wrong_columns(tmp_path: Path, columns: str, said: list[str]) -> None:
+    message = refusal(tmp_path, f"{columns}\n" + ",".join("x" for _ in columns.split(",")) + "\n")
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("extra", ["location", "labels", "width"])
+def test_other_columns_are_kept(tmp_path: Path, extra: str) -> None:
+    assert read(tmp_path, f"path,label,{extra}\na,1,2\n").table[extra].to_list() == ["2"]
+
+
+def test_what_is_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(CircletError, match=r"there is no manifest .*gone\.csv"):
+        Manifest.read(tmp_path / "gone.csv")
+    (tmp_path / "table.txt").write_text("path,label\n")
+    with pytest.raises(CircletError, match=r"\.parquet or \.csv"):
+        Manifest.read(tmp_path / "table.txt")
+    for name in ("empty.csv", "empty.parquet"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(CircletError, match="can't be read"):
+            Manifest.read(tmp_path / name)
+
+
+def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "here.png").touch()
+    names = ["here.png", *(f"gone{number}.png" for number in range(5))]
+    manifest = Manifest.of({"path": names, "label": ["a"] * 6, "split": ["train"] * 6}, tmp_path)
+    with pytest.raises(CircletError, match=r"5 of 6 .*gone0\.png.*gone2\.png and 2 more"):
+        manifest.check_files()
+    Manifest(manifest.table.head(1), tmp_path).check_files()
+
+
+def test_rotated_classes(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "path,label\na,x\nb,y\n").with_rotations()
+    assert len(manifest) == 8
+    assert manifest.label_ids()[1] == ["x", "x@180", "x@270", "x@90", "y", "y@180", "y@270", "y@90"]
+    for path, label, rotation in manifest.table.select("path", "label", "rotation").rows():
+        assert label == {"a": "x", "b": "y"}[path] + (f"@{rotation}" if rotation else "")
+    manifest.write(tmp_path / "rotated.csv")
+    assert Manifest.read(tmp_path / "rotated.csv").table.equals(manifest.table)
+    with pytest.raises(CircletError, match="rotations already"):
+        manifest.with_rotations()
+    assert "row 1 (line 2): rotation is '45'" in refusal(tmp_path, "path,label,rotation\na,x,45\n")
