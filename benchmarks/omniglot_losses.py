@@ -27,10 +27,10 @@ import altair as alt
 LOSSES: dict[str, tuple[str, dict[str, Any], str]] = {
     "CircleLoss, pairs": ("CircleLoss", {"margin": 0.4, "scale": 16}, "batch"),
     "TripletLoss, pairs": ("TripletLoss", {"margin": 0.2}, "batch"),
-    "CircleLoss, classes": ("CircleLoss", {"margin": 0.25, "scale": 32}, "proxies"),
+    "CircleLoss, classes": ("CircleLoss", {"margin": 0.25, "scale": 16}, "proxies"),
     "NormFaceLoss, classes": ("NormFaceLoss", {"scale": 16}, "proxies"),
-    "CosFaceLoss, classes": ("CosFaceLoss", {"margin": 0.1, "scale": 16}, "proxies"),
-    "ArcFaceLoss, classes": ("ArcFaceLoss", {"margin": 0.1, "scale": 16}, "proxies"),
+    "CosFaceLoss, classes": ("CosFaceLoss", {"margin": 0.2, "scale": 16}, "proxies"),
+    "ArcFaceLoss, classes": ("ArcFaceLoss", {"margin": 0.3, "scale": 16}, "proxies"),
 }
 
 
