@@ -36,6 +36,11 @@ def test_given_vectors_hold_no_anchor() -> None:
         (torch.randn(3, 2), torch.zeros(3, 1).long(), r"shape \(3,\), one .* of shape \(3, 1\)"),
         (torch.randn(3, 2), torch.zeros(3), r"integers .* but got torch.float32"),
         (torch.randn(3, 2), torch.zeros(3).bool(), r"integers .* but got torch.bool"),
+        (
+            torch.tensor([[1.0], [torch.nan], [torch.inf]]),
+            torch.zeros(3).long(),
+            r"2 of 3 rows .* position 1",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(vectors: Tensor, labels: Tensor, message: str) -> None:

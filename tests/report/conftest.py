@@ -146,6 +146,7 @@ def _write_embeddings(folder: Path, random: np.random.Generator) -> None:
         labels=labels,
         paths=np.array(paths),
         role=np.full(len(labels), "test"),
+        class_names=np.array([f"class {label}" for label in range(CLASSES)]),
     )
 
 

@@ -16,7 +16,7 @@ class Given(nn.Module):
         labels: (references,) integers.
 
     Raises:
-        ValueError: Shapes or dtypes are not as said.
+        ValueError: Shapes or dtypes are not as said, or a value is not finite.
     """
 
     def __init__(self, vectors: Tensor, labels: Tensor) -> None:
@@ -31,6 +31,12 @@ class Given(nn.Module):
             raise ValueError(
                 f"reference labels must be integers of shape ({len(vectors)},), one for each vector, "
                 f"but got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        if not torch.isfinite(vectors).all():
+            bad = (~torch.isfinite(vectors).all(dim=1)).nonzero().flatten()
+            raise ValueError(
+                f"reference vectors must be finite, but {len(bad)} of {len(vectors)} rows hold NaN or "
+                f"infinity, the first at position {int(bad[0])}"
             )
         self.vectors = vectors
         self.labels = labels

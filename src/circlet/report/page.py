@@ -86,7 +86,7 @@ def _queries(files: RunFiles, notes: list[str]) -> list[dict[str, Any]] | None:
         gone += image is None
         return {
             "name": path.name,
-            "label": int(arrays["labels"][row]),
+            "label": str(arrays["class_names"][arrays["labels"][row]]),
             "picture": image,
             "neighbour": neighbour,
         }

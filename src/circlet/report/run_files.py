@@ -15,7 +15,7 @@ from circlet.errors import CircletError
 Record = Mapping[str, Any]
 Arrays = dict[str, NDArray[Any]]
 
-EMBEDDING_ARRAYS = ("embeddings", "labels", "paths", "role")
+EMBEDDING_ARRAYS = ("embeddings", "labels", "paths", "role", "class_names")
 SIMILARITY_ARRAYS = ("anchor_positive", "anchor_negative", "positive", "negative")
 
 
@@ -28,7 +28,7 @@ class RunFiles:
         config: the text of config.yaml.
         records: the lines of metrics.jsonl in order.
         results: the content of results.json.
-        embeddings: the arrays `embeddings`, `labels`, `paths` and `role` of embeddings.npz.
+        embeddings: the arrays `embeddings`, `labels`, `paths`, `role` and `class_names` of embeddings.npz.
         similarities: the arrays of similarities.npz.
         notes: one sentence for every file or line that could not be read.
     """

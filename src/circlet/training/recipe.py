@@ -120,7 +120,7 @@ class EvaluationSettings:
         _check_at_least("evaluation", self, every=1, batch_size=1)
         if self.best_by == "recall_at_1" and 1 not in self.recall_at:
             raise CircletError(
-                f"evaluation.best_by is recall_at_1, but evaluation.recall_at has no 1: {list(self.recall_at)}"
+                f"evaluation.best_by is recall_at_1, but recall_at is {list(self.recall_at)}: add 1"
             )
 
 
