@@ -104,7 +104,7 @@ def test_flip() -> None:
 
 def test_the_seed_decides_alone() -> None:
     images = torch.rand(16, 1, SIZE, SIZE)
-    augmentation = Augmentation(rotation=20, translation=0.1, scale=(0.8, 1.2), shear=5, horizontal_flip=0.5)
+    augmentation = Augmentation(rotation=20, scale=(0.8, 1.2), shear=5, elastic=0.02, horizontal_flip=0.5)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = augmentation(images, torch.Generator().manual_seed(1))
@@ -120,6 +120,7 @@ def test_the_seed_decides_alone() -> None:
         ({"rotation": -1.0}, r"augmentation\.rotation .* -1"),
         ({"translation": -0.1}, r"augmentation\.translation .* -0\.1"),
         ({"shear": -5.0}, r"augmentation\.shear .* -5"),
+        ({"elastic": -0.1}, r"augmentation\.elastic .* -0\.1"),
         ({"scale": (1.2, 0.8)}, r"augmentation\.scale .*\(1\.2, 0\.8\)"),
         ({"scale": (0.0, 1.0)}, r"augmentation\.scale"),
         ({"horizontal_flip": 1.5}, r"augmentation\.horizontal_flip .* 1\.5"),
@@ -128,3 +129,21 @@ def test_the_seed_decides_alone() -> None:
 def test_values_out_of_range(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(CircletError, match=said):
         Augmentation(**arguments)
+
+
+def test_what_comes_from_outside_continues_the_border() -> None:
+    # White paper stays white: no map brings black wedges into it.
+    paper = torch.ones(64, 1, SIZE, SIZE)
+    everything = Augmentation(rotation=45, translation=0.3, scale=(0.5, 1), shear=20, elastic=0.05)
+    torch.testing.assert_close(everything(paper, torch.Generator().manual_seed(0)), paper)
+
+
+def test_elastic_displaces_by_the_given_share() -> None:
+    # On a ramp, grey is place: the change of the value in the middle is the displacement in pixels.
+    ramp = torch.arange(SIZE, dtype=torch.float32).expand(1, 1, SIZE, SIZE)
+    values = varied(Augmentation(elastic=0.03), ramp[0], count=4000)[:, 0]
+    assert (values[:, SIZE // 2, SIZE // 2] - CENTRE).std() == pytest.approx(0.03 * SIZE, rel=0.05)
+    # Neighbouring places move together, distant ones by themselves.
+    middle, near, far = (values[:, SIZE // 2, SIZE // 2 + step] - step for step in (0, 1, 10))
+    assert torch.corrcoef(torch.stack([middle, near]))[0, 1] > 0.95
+    assert torch.corrcoef(torch.stack([middle, far]))[0, 1].abs() < 0.1

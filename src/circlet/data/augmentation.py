@@ -9,6 +9,9 @@ from torch.nn import functional
 
 from circlet.errors import CircletError
 
+# Displacements are drawn on a grid of so many points each way, and interpolated between them.
+_ELASTIC_KNOTS = 5
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -22,6 +25,8 @@ class Augmentation:
         translation: Largest shift, as a share of the picture's size.
         scale: Smallest and largest magnification.
         shear: Largest shear in degrees.
+        elastic: Standard deviation of a smooth random displacement, as a share of the picture's size; it
+            varies characters as handwriting does (Simard et al., ICDAR 2003). 0.02 is mild.
         horizontal_flip: Probability of a flip.
 
     Raises:
@@ -32,6 +37,7 @@ class Augmentation:
     translation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0
+    elastic: float = 0.0
     horizontal_flip: float = 0.0
 
     def __post_init__(self) -> None:
@@ -42,7 +48,7 @@ class Augmentation:
             raise CircletError(
                 f"augmentation.horizontal_flip is a probability, but got {self.horizontal_flip}"
             )
-        for name in ("rotation", "translation", "shear"):
+        for name in ("rotation", "translation", "shear", "elastic"):
             if getattr(self, name) < 0:
                 raise CircletError(f"augmentation.{name} must be at least 0, but got {getattr(self, name)}")
 
@@ -54,7 +60,7 @@ class Augmentation:
             generator: What the draws come from.
 
         Returns:
-            The same shape; what comes from outside a picture is 0.
+            The same shape; what comes from outside a picture is what its border shows.
         """
 
         def draw(low: float, high: float) -> Tensor:
@@ -78,4 +84,9 @@ class Augmentation:
             dim=1,
         )
         grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-        return functional.grid_sample(images, grid, align_corners=False)
+        if self.elastic:
+            knots = torch.empty(len(images), 2, _ELASTIC_KNOTS, _ELASTIC_KNOTS)
+            knots.normal_(0, 2 * self.elastic, generator=generator)
+            field = functional.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
+            grid = grid + field.permute(0, 2, 3, 1)
+        return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

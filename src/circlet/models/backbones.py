@@ -1,6 +1,7 @@
 """Backbones: pictures become a map of features."""
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -12,14 +13,14 @@ from torch.nn import functional
 from circlet.errors import CircletError
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Maps pictures (batch, in_channels, height, width) to features (batch, out_channels, h, w)."""
 
     in_channels: int
     out_channels: int
 
-    def forward(self, images: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has to map images to features: define forward")
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor: ...
 
 
 class ConvNet(Backbone):

@@ -1,5 +1,7 @@
 """Pooling: a map of features becomes one vector."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -7,15 +9,15 @@ from torch.nn import functional
 from circlet.errors import CircletError
 
 
-class Pooling(nn.Module):
+class Pooling(nn.Module, ABC):
     """Maps (batch, channels, height, width) to (batch, out_channels(channels))."""
 
     def out_channels(self, channels: int) -> int:
         """The length of the vector made of a map with so many channels."""
         return channels
 
-    def forward(self, features: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has to say how it pools: define forward")
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor: ...
 
 
 class AveragePooling(Pooling):

@@ -1,0 +1,19 @@
+"""The recipes that circlet brings."""
+
+import pytest
+import yaml
+
+from circlet.training.recipe import built_in_recipes, read_recipe
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_every_built_in_recipe_can_be_read(name: str) -> None:
+    assert yaml.safe_load(read_recipe(name).text)["loss"]["class_path"] == "circlet.losses.CircleLoss"
+
+
+def test_the_omniglot_recipes_differ_in_loss_and_references_alone() -> None:
+    pairs, classes = (yaml.safe_load(read_recipe(name).text) for name in ("omniglot", "omniglot_classes"))
+    assert (pairs["references"], classes["references"]) == ("batch", "proxies")
+    for recipe in (pairs, classes):
+        del recipe["references"], recipe["loss"]["init_args"]["margin"]
+    assert pairs == classes
