@@ -11,9 +11,10 @@ def test_every_built_in_recipe_can_be_read(name: str) -> None:
     assert yaml.safe_load(read_recipe(name).text)["loss"]["class_path"] == "circlet.losses.CircleLoss"
 
 
-def test_the_omniglot_recipes_differ_in_loss_and_references_alone() -> None:
+def test_the_omniglot_recipes_differ_only_in_loss_references_and_batch() -> None:
     pairs, classes = (yaml.safe_load(read_recipe(name).text) for name in ("omniglot", "omniglot_classes"))
     assert (pairs["references"], classes["references"]) == ("batch", "proxies")
     for recipe in (pairs, classes):
+        assert recipe["batch"].pop("classes") * recipe["batch"].pop("samples") == 128
         del recipe["references"], recipe["loss"]["init_args"]["margin"]
     assert pairs == classes
