@@ -22,6 +22,22 @@ def test_convnet_gives_as_many_channels_as_it_says(size: int) -> None:
     assert features.shape[:2] == (2, net.out_channels)
 
 
+def test_convnet_has_the_depths_it_is_given() -> None:
+    shallow, deep = ConvNet(widths=(4, 8, 12)), ConvNet(widths=(4, 8, 12), depths=(1, 3))
+    assert (len(shallow.blocks), len(deep.blocks)) == (2, 4)
+    images = torch.rand(2, 1, 32, 32)
+    assert deep(images).shape == shallow(images).shape == (2, 12, 4, 4)
+    # The further blocks begin as the identity, so both nets compute the same from the same weights.
+    deep.load_state_dict(shallow.state_dict(), strict=False)
+    assert torch.equal(deep.eval()(images), shallow.eval()(images))
+
+
+@pytest.mark.parametrize("depths", [(1,), (1, 0), (1, 1, 1)])
+def test_depths_that_do_not_fit_are_named(depths: tuple[int, ...]) -> None:
+    with pytest.raises(CircletError, match=r"2 widths .* but got \["):
+        ConvNet(widths=(4, 8, 12), depths=depths)
+
+
 @pytest.mark.parametrize(
     "name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
 )
