@@ -101,14 +101,16 @@ def test_short_side_is_resized_and_the_middle_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_rotated_classes_and_normalisation(tmp_path: Path, noise: np.ndarray, cache: bool) -> None:
+def test_turned_classes_and_normalisation(tmp_path: Path, noise: np.ndarray, cache: bool) -> None:
     Image.fromarray(noise).save(tmp_path / "a.png")
-    manifest = manifest_of(tmp_path, "a.png").with_rotations()
+    manifest = manifest_of(tmp_path, "a.png").with_mirror_images().with_rotations()
     dataset = ImageDataset(manifest, size=8, channels=3, mean=0.25, std=0.5, cache=cache)
-    batch = dataset.__getitems__(BatchDraw([0, 1, 2, 3], None))
-    assert batch.labels.tolist() == [0, 3, 1, 2]
-    for turns, image in enumerate(batch.images):
-        expected = (np.rot90(noise, turns).transpose(2, 0, 1) / 255 - 0.25) / 0.5
+    batch = dataset.__getitems__(BatchDraw(list(range(8)), None))
+    assert sorted(batch.labels.tolist()) == list(range(8))
+    for place, image in enumerate(batch.images):
+        turns, mirrored = divmod(place, 2)
+        seen = noise[:, ::-1] if mirrored else noise
+        expected = (np.rot90(seen, turns).transpose(2, 0, 1) / 255 - 0.25) / 0.5
         np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
 
 

@@ -158,6 +158,16 @@ def test_rotated_classes(tmp_path: Path) -> None:
         assert label == {"a": "x", "b": "y"}[path] + (f"@{rotation}" if rotation else "")
     manifest.write(tmp_path / "rotated.csv")
     assert Manifest.read(tmp_path / "rotated.csv").table.equals(manifest.table)
-    with pytest.raises(CircletError, match="rotations already"):
+    with pytest.raises(CircletError, match="'rotation' already"):
         manifest.with_rotations()
     assert "row 1 (line 2): rotation is '45'" in refusal(tmp_path, "path,label,rotation\na,x,45\n")
+
+
+def test_mirrored_and_rotated_classes(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "path,label\na,x\n").with_mirror_images().with_rotations()
+    assert set(manifest.label_ids()[1]) == {
+        f"x{mirror}{turn}" for mirror in ("", "@mirror") for turn in ("", "@90", "@180", "@270")
+    }
+    manifest.write(tmp_path / "all.csv")
+    assert Manifest.read(tmp_path / "all.csv").table.equals(manifest.table)
+    assert "row 2 (line 3): mirrored is '2'" in refusal(tmp_path, "path,label,mirrored\na,x,1\nb,x,2\n")

@@ -92,12 +92,19 @@ def test_accumulation_averages_the_gradients_of_its_batches(small_recipe: Path, 
     assert double == pytest.approx(means, rel=1e-5)
 
 
-def test_rotated_classes_are_classes_of_their_own(
+def test_turned_classes_are_classes_of_their_own(
     small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--batch.rotated_classes", "true", "--references", "proxies"]
+    options = [
+        "--batch.rotated_classes",
+        "true",
+        "--batch.mirrored_classes",
+        "true",
+        "--references",
+        "proxies",
+    ]
     assert main(["train", str(small_recipe), "--output", str(tmp_path / "run"), *options]) == 0
-    assert "32 classes" in capfd.readouterr().out
+    assert "64 classes" in capfd.readouterr().out
 
 
 def test_help_is_quick_and_imports_no_torch() -> None:

@@ -10,7 +10,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional
 
 from circlet.data.augmentation import Augmentation
-from circlet.data.manifest import Manifest, listed
+from circlet.data.manifest import TURNS, Manifest, listed
 from circlet.data.sampler import BatchDraw
 from circlet.errors import CircletError
 
@@ -38,7 +38,7 @@ class ImageDataset(Dataset[Batch]):
     """The pictures of a manifest, read a batch at a time.
 
     A picture is decoded and put upright as its EXIF note says, resized so that its short side is `size`,
-    cropped in the middle to a square, turned counter-clockwise by the manifest's rotation, varied by the
+    cropped in the middle to a square, mirrored and turned as the manifest says, varied by the
     augmentation, and normalised. PNG, JPEG, WebP and GIF are read, of an animation the first picture.
 
     Args:
@@ -67,8 +67,12 @@ class ImageDataset(Dataset[Batch]):
         self._labels = manifest.label_ids()[0]
         files = {path: position for position, path in enumerate(dict.fromkeys(self._paths))}
         self._file = torch.tensor([files[path] for path in self._paths], dtype=torch.int64)
-        rotations = manifest.table["rotation"] if "rotation" in manifest.table.columns else None
-        self._quarter_turns = None if rotations is None else rotations.cast(int).to_torch() // 90
+        turns = {
+            column: manifest.table[column].cast(int).to_torch()
+            for column in TURNS
+            if column in manifest.table.columns
+        }
+        self._mirrored, self._rotations = turns.get("mirrored"), turns.get("rotation")
         self._size = size
         self._mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
         self._mean = mean
@@ -95,10 +99,14 @@ class ImageDataset(Dataset[Batch]):
         pictures, readable = self._read(drawn)
         rows, broken = drawn[readable], drawn[~readable].tolist()
         images = pictures.float() / 255
-        if self._quarter_turns is not None:
-            turns = self._quarter_turns[rows]
-            for quarter in (1, 2, 3):
-                images[turns == quarter] = torch.rot90(images[turns == quarter], quarter, dims=(2, 3))
+        if self._mirrored is not None:
+            mirrored = self._mirrored[rows] == 1
+            images[mirrored] = images[mirrored].flip(3)
+        if self._rotations is not None:
+            rotations = self._rotations[rows]
+            for quarters in (1, 2, 3):
+                turned = rotations == 90 * quarters
+                images[turned] = torch.rot90(images[turned], quarters, dims=(2, 3))
         if self._augmentation is not None and draw.seed is not None and len(images):
             images = self._augmentation(images, torch.Generator().manual_seed(draw.seed))
         return Batch((images - self._mean) / self._std, self._labels[rows], rows, broken)

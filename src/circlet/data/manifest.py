@@ -13,8 +13,9 @@ from torch import Tensor
 from circlet.errors import CircletError
 
 SPLITS = ("train", "test", "query", "gallery")
-COLUMNS = ("path", "label", "split", "camera", "rotation")
-ROTATIONS = (0, 90, 180, 270)
+COLUMNS = ("path", "label", "split", "camera", "mirrored", "rotation")
+# What the columns that turn a picture may hold.
+TURNS = {"mirrored": (0, 1), "rotation": (0, 90, 180, 270)}
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Manifest:
     """A table of pictures.
 
     Attributes:
-        table: Columns path, label, split; optional camera, rotation (0, 90, 180 or 270 degrees,
-            counter-clockwise); others are kept.
+        table: Columns path, label, split; optional camera, mirrored (1: left and right change places),
+            rotation (0, 90, 180 or 270 degrees counter-clockwise, after the mirror); others are kept.
         root: The folder that relative paths start from.
     """
 
@@ -77,6 +78,14 @@ class Manifest:
         """The rows of these splits, in their order."""
         return Manifest(self.table.filter(pl.col("split").is_in(names)), self.root)
 
+    def with_mirror_images(self) -> "Manifest":
+        """Each picture also seen in a mirror, as a picture of a class of its own: of "a" it is "a@mirror".
+
+        Raises:
+            CircletError: The manifest has mirror images already.
+        """
+        return self._with_all("mirrored", {0: "", 1: "@mirror"})
+
     def with_rotations(self) -> "Manifest":
         """Each picture also turned by 90, 180 and 270 degrees, as pictures of classes of their own.
 
@@ -85,14 +94,16 @@ class Manifest:
         Raises:
             CircletError: The manifest has rotations already.
         """
-        if "rotation" in self.table.columns:
-            raise CircletError("the manifest has rotations already, and can't be turned once more")
-        turned = [
-            self.table.with_columns(
-                pl.lit(degrees).alias("rotation"),
-                pl.col("label") + ("" if degrees == 0 else f"@{degrees}"),
+        return self._with_all("rotation", {0: "", 90: "@90", 180: "@180", 270: "@270"})
+
+    def _with_all(self, column: str, suffixes: dict[int, str]) -> "Manifest":
+        if column in self.table.columns:
+            raise CircletError(
+                f"the manifest has the column {column!r} already, and can't be turned once more"
             )
-            for degrees in ROTATIONS
+        turned = [
+            self.table.with_columns(pl.lit(turn).alias(column), pl.col("label") + suffix)
+            for turn, suffix in suffixes.items()
         ]
         return Manifest(pl.concat(turned), self.root)
 
@@ -174,11 +185,11 @@ def _checked(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     reject(pl.col("label").str.strip_chars() == "", "every row needs a label", "label")
     reject(~pl.col("split").is_in(SPLITS), f"split is one of {', '.join(SPLITS)}", "split")
     picture = ["path"]
-    if "rotation" in table.columns:
-        turned = ~pl.col("rotation").is_in([str(degrees) for degrees in ROTATIONS])
-        reject(turned, f"rotation is one of {', '.join(map(str, ROTATIONS))}", "rotation")
-        table = table.with_columns(pl.col("rotation").cast(pl.Int32))
-        picture.append("rotation")
+    for column in [column for column in TURNS if column in table.columns]:
+        allowed = [str(turn) for turn in TURNS[column]]
+        reject(~pl.col(column).is_in(allowed), f"{column} is one of {', '.join(allowed)}", column)
+        table = table.with_columns(pl.col(column).cast(pl.Int32))
+        picture.append(column)
     # Of rows that are equal the first is right, so that the row named is the one to take out.
     reject(~pl.struct(picture).is_first_distinct(), "an earlier row has the same path", "path")
     return table

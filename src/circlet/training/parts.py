@@ -80,6 +80,8 @@ def make_parts(recipe: Recipe) -> Parts:
     if len(manifest) == 0:
         raise CircletError("there is nothing to train on: no picture of the manifest has the split 'train'")
     everything.check_files()
+    if recipe.batch.mirrored_classes:
+        manifest = manifest.with_mirror_images()
     if recipe.batch.rotated_classes:
         manifest = manifest.with_rotations()
     held_out = HeldOut.of(everything)

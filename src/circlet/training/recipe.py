@@ -57,6 +57,7 @@ class BatchSettings:
         short_classes: What happens to classes with fewer than K pictures: "repeat" some, or "skip" the class.
         rotated_classes: Each class turned by 90, 180 and 270 degrees is a class of its own (four times
             as many), which suits pictures without a top, such as written characters.
+        mirrored_classes: Each class seen in a mirror is a class of its own (twice as many).
         accumulate: Batches whose gradients are averaged for one step.
     """
 
@@ -65,6 +66,7 @@ class BatchSettings:
     epoch: Literal["images", "classes"] = "images"
     short_classes: Literal["repeat", "skip"] = "repeat"
     rotated_classes: bool = False
+    mirrored_classes: bool = False
     accumulate: int = 1
 
     def __post_init__(self) -> None:
