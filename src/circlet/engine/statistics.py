@@ -131,18 +131,22 @@ class _InnerProducts(torch.autograd.Function):
 
 def _log_sum_exp(logits: Tensor, mask: Tensor) -> Tensor:
     """Log-sum-exp of each row over the entries in the mask: a maximum and a sum scaled by it."""
-    maximum = _maximum(logits.detach(), mask)
+    # Masked before the exponential: an overflow there would turn into NaN in the backward pass.
+    masked = logits.masked_fill(~mask, -math.inf)
+    maximum = _row_maximum(masked.detach())
     nonempty = maximum > -math.inf
     shift = torch.where(nonempty, maximum, 0)
-    # Masked before the exponential: an overflow there would turn into NaN in the backward pass.
-    exponents = logits.masked_fill(~mask, -math.inf) - shift[:, None]
-    terms = exponents.clamp_min(_EXPONENT_FLOOR).exp()
+    terms = (masked - shift[:, None]).clamp_min(_EXPONENT_FLOOR).exp()
     # The logarithm of an empty row is taken of 1 instead of 0, so that its gradient is 0 and not NaN.
     scaled_sum = torch.where(nonempty, terms.sum(dim=1), 1)
     return torch.where(nonempty, shift + scaled_sum.log(), -math.inf)
 
 
 def _maximum(logits: Tensor, mask: Tensor) -> Tensor:
+    return _row_maximum(logits.masked_fill(~mask, -math.inf))
+
+
+def _row_maximum(logits: Tensor) -> Tensor:
     if logits.shape[1] == 0:
         return logits.sum(dim=1) - math.inf
-    return logits.masked_fill(~mask, -math.inf).amax(dim=1)
+    return logits.amax(dim=1)
