@@ -98,13 +98,30 @@ def pair_statistics(
     """
     similarities: Tensor = _InnerProducts.apply(anchors, references)
     positives, negatives = pair_masks(anchor_labels, reference_labels, self_index)
+    within, within_mask = _side_by_side(similarities, positives)
+    positive_count = within_mask.sum(dim=1)
+    excluded = torch.zeros_like(positive_count) if self_index is None else (self_index >= 0).long()
     reduce = _log_sum_exp if reduction == "logsumexp" else _maximum
     return PairStatistics(
-        positive=reduce(logits.positive_logit(similarities), positives),
+        positive=reduce(logits.positive_logit(within), within_mask),
         negative=reduce(logits.negative_logit(similarities), negatives),
-        positive_count=positives.sum(dim=1),
-        negative_count=negatives.sum(dim=1),
+        positive_count=positive_count,
+        negative_count=len(references) - positive_count - excluded,
     )
+
+
+def _side_by_side(similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The masked entries of each row moved to its front, and the mask of them there.
+
+    An anchor's positives are few, among class proxies one: their logits need no pass over all references.
+    """
+    rows, columns = mask.nonzero(as_tuple=True)
+    counts = rows.bincount(minlength=len(mask))
+    place = torch.arange(len(rows), device=mask.device) - (counts.cumsum(dim=0) - counts)[rows]
+    width = int(counts.max()) if len(counts) > 0 else 0
+    index = columns.new_zeros((len(mask), width))
+    index[rows, place] = columns
+    return similarities.gather(1, index), torch.arange(width, device=mask.device) < counts[:, None]
 
 
 class _InnerProducts(torch.autograd.Function):
