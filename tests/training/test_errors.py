@@ -141,6 +141,15 @@ def test_output_that_holds_a_run(fails: Fails, small_recipe: Path, tmp_path: Pat
     assert "holds a run already" in fails(output=output)
 
 
+def test_a_mended_recipe_can_be_given_the_same_output(
+    fails: Fails, small_recipe: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    fails("--data.root", str(tmp_path / "nowhere"), output=output)
+    assert not output.exists()
+    assert main(["train", str(small_recipe), "--output", str(output), "--optimizer.steps", "1"]) == 0
+
+
 def test_checkpoint_of_another_model(
     small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

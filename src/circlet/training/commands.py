@@ -52,12 +52,14 @@ def train(arguments: Sequence[str]) -> None:
     else:
         parsed = read_recipe(given.recipe, overrides)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        run = Run.create(given.output or Path("runs") / f"{folder.stem}-{stamp}", parsed.text)
+        run = Run.new(given.output or Path("runs") / f"{folder.stem}-{stamp}")
     console = Console()
     recipe = parsed.build()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     parts = make_parts(recipe)
+    if not run.config.exists():  # only now, so that a mended recipe can be given the same folder again
+        run.begin(parsed.text)
     console.say(f"run {run.folder}: {parts.describe()}")
     run_training(recipe, parts, run, console)
     console.results(evaluate_run(run, console))

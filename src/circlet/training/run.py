@@ -25,8 +25,8 @@ class Run:
     folder: Path
 
     @classmethod
-    def create(cls, folder: Path, config: str) -> "Run":
-        """Begin a run in an empty or new folder.
+    def new(cls, folder: Path) -> "Run":
+        """A run to be begun in an empty or new folder; nothing is written yet.
 
         Raises:
             CircletError: The folder holds a run already, or is a file.
@@ -38,11 +38,13 @@ class Run:
             )
         if folder.exists() and not folder.is_dir():
             raise CircletError(f"{folder} is a file: choose another folder for the run with --output")
-        run = cls(folder)
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        with written_whole(run.config) as path:
+        return cls(folder)
+
+    def begin(self, config: str) -> None:
+        """Make the folder, and write the complete recipe into it as config.yaml."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with written_whole(self.config) as path:
             path.write_text(config)
-        return run
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
