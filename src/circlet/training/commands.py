@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from circlet.errors import CircletError
+from circlet.training.allocator import keep_freed_memory
 from circlet.training.console import Console
 from circlet.training.loop import train as run_training
 from circlet.training.parts import make_parts
@@ -57,6 +58,7 @@ def train(arguments: Sequence[str]) -> None:
     recipe = parsed.build()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
     parts = make_parts(recipe)
     if not run.config.exists():  # only now, so that a mended recipe can be given the same folder again
         run.begin(parsed.text)
