@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of Omniglot")
     parser.add_argument("--output", type=Path, default=Path("runs/omniglot_losses"))
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, on one thread each")
     parser.add_argument("--precision", default="32-true", help="bf16-mixed is quicker where the CPU has it")
@@ -68,7 +68,7 @@ def run(name: str, seed: int, given: argparse.Namespace) -> None:
         command += ["--loss", json.dumps({"class_path": f"circlet.losses.{loss}", "init_args": settings})]
         command += ["--seed", str(seed), "--threads", "1", "--precision", given.precision]
         command += ["--optimizer.steps", str(given.steps), "--optimizer.warmup_steps", str(given.steps // 10)]
-        command += ["--evaluation.every", str(given.steps // 5)]
+        command += ["--evaluation.every", str(given.steps // 4)]
     with Path(f"{folder}.log").open("a") as log:
         subprocess.run([sys.executable, "-m", "circlet.cli", *command], check=True, stdout=log, stderr=log)
 
