@@ -1,4 +1,4 @@
-"""circlet trains, measures and serves embeddings.
+"""circlet trains and measures embeddings.
 
 A loss is a boundary (how a similarity becomes a logit) and an objective (how logits become a loss)
 over references (what an anchor is compared with: its batch, given vectors, class proxies).

@@ -19,7 +19,7 @@ def _help() -> str:
     lines = [f"  circlet {name:<10} {text}" for name, (_, text) in _COMMANDS.items()]
     return "\n".join(
         [
-            f"circlet {__version__}: train, measure and serve embeddings",
+            f"circlet {__version__}: train and measure embeddings",
             "",
             *lines,
             "",

@@ -192,7 +192,7 @@ def test_single_pictures_do_where_no_pairs_are_wanted() -> None:
         (
             [4, 4, 1, 1],
             {"classes_per_batch": 3, "short_classes": "skip"},
-            r"2 \(2 have fewer and are skipped\)",
+            r"2 to train on \(2 have fewer and are skipped\)",
         ),
         ([4, 4, 4], {"classes_per_batch": 2, "world_size": 2}, "needs 4 classes"),
         ([1, 1, 1], {"classes_per_batch": 2}, "at least 2 pictures of each class"),

@@ -22,8 +22,16 @@ def rows(manifest: Manifest, *columns: str) -> set[tuple[str, ...]]:
 
 
 def test_manifest_file(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("path,label\na.png,x\n")
-    assert rows(ManifestFile(str(tmp_path / "m.csv")).manifest(), "path", "split") == {("a.png", "train")}
+    (tmp_path / "m.csv").write_text("path,label,split\na.png,x,train\nb.png,y,train\n")
+    manifest = ManifestFile(str(tmp_path / "m.csv")).manifest()
+    assert rows(manifest, "path", "split") == {("a.png", "train"), ("b.png", "train")}
+
+
+def test_classes_of_a_manifest_without_a_split_are_divided(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,label\n1.png,y\n2.png,x\n3.png,y\n4.png,w\n5.png,z\n")
+    manifest = ManifestFile(str(tmp_path / "m.csv"), test_share=0.25).manifest()
+    assert manifest.table["split"].to_list() == ["train", "train", "train", "train", "test"]
+    assert set(Manifest.read(tmp_path / "m.csv").table["split"]) == {"train"}
 
 
 @pytest.mark.parametrize(("share", "held_out"), [(0.5, 2), (0.25, 1), (0.75, 3)])
@@ -70,7 +78,7 @@ def test_folders_that_hold_no_classes(tmp_path: Path) -> None:
     with pytest.raises(CircletError, match=r"\(the files there: a/scan\.tiff, loose\.png\)"):
         ImageFolder(str(tmp_path)).manifest()
     with pytest.raises(CircletError, match=r"test_share .* 1\.5"):
-        ImageFolder(str(tmp_path), test_share=1.5)
+        ImageFolder(str(tmp_path), test_share=1.5).manifest()
 
 
 HELD_OUT = {"Bengali", "Cyrillic", "Grantha", "Gujarati", "Japanese_(hiragana)", "Syriac_(Estrangelo)"}

@@ -25,7 +25,7 @@ def test_convnet_gives_as_many_channels_as_it_says(size: int) -> None:
 def test_convnet_has_the_depths_it_is_given() -> None:
     shallow, deep = ConvNet(widths=(4, 8, 12)), ConvNet(widths=(4, 8, 12), depths=(1, 3))
     assert (len(shallow.blocks), len(deep.blocks)) == (2, 4)
-    images = torch.rand(2, 1, 32, 32)
+    images = torch.rand(2, 3, 32, 32)
     assert deep(images).shape == shallow(images).shape == (2, 12, 4, 4)
     # The further blocks begin as the identity, so both nets compute the same from the same weights.
     deep.load_state_dict(shallow.state_dict(), strict=False)
@@ -70,12 +70,12 @@ def test_pooling_against_its_definition() -> None:
 
 def test_grid_pooling_tells_the_neck_its_length() -> None:
     embedder = Embedder(ConvNet(widths=(4, 8)), GridPooling(3), embedding_dim=5)
-    assert embedder(torch.rand(2, 1, 16, 16)).shape == (2, 5)
+    assert embedder(torch.rand(2, 3, 16, 16)).shape == (2, 5)
 
 
 def test_normalised_neck_has_no_learned_shift() -> None:
     embedder = Embedder(ConvNet(widths=(4, 8)), embedding_dim=5, neck_normalization=True)
-    embeddings = embedder(torch.rand(64, 1, 16, 16))
+    embeddings = embedder(torch.rand(64, 3, 16, 16))
     assert torch.allclose(embeddings.mean(0), torch.zeros(5), atol=1e-5)
     assert not any(name.endswith("bias") for name, p in embedder.neck.named_parameters() if p.requires_grad)
 

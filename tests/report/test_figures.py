@@ -64,7 +64,7 @@ def test_loss_curve_holds_every_loss_and_its_mean() -> None:
     rows = table(figures.loss_curve(train_records(losses)), "loss", "mean")
     assert [row["step"] for row in rows] == [10 * i for i in range(1, 121)]
     np.testing.assert_allclose([row["loss"] for row in rows], losses, rtol=1e-5)
-    means = [sum(losses[max(0, i - 2) : i + 1]) / len(losses[max(0, i - 2) : i + 1]) for i in range(120)]
+    means = [sum(losses[max(0, i - 4) : i + 1]) / len(losses[max(0, i - 4) : i + 1]) for i in range(120)]
     np.testing.assert_allclose([row["mean"] for row in rows], means, rtol=1e-5)
 
 

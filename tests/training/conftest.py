@@ -14,7 +14,10 @@ def small_recipe(picture_folder: Path, tmp_path: Path) -> Path:
         "embedder": {
             "class_path": "circlet.models.Embedder",
             "init_args": {
-                "backbone": {"class_path": "circlet.models.ConvNet", "init_args": {"widths": [4, 8]}},
+                "backbone": {
+                    "class_path": "circlet.models.ConvNet",
+                    "init_args": {"in_channels": 1, "widths": [4, 8]},
+                },
                 "embedding_dim": 8,
             },
         },

@@ -98,7 +98,9 @@ def test_misspelt_column(fails: Fails, small_recipe: Path, tmp_path: Path) -> No
         (["--optimizer.stpes", "3"], "steps"),
         (["--loss.init_args.margn", "3"], "margin"),
         (["--loss.margn", "3"], "margin"),
-        (["--evalution.every", "3"], "--evalution.every"),
+        (["--evalution.every", "3"], "'evaluation'"),
+        (["--loss", "CircelLoss"], "Did you mean circlet.losses.CircleLoss?"),
+        (["--embedder.backbone", "NoNet"], "circlet.models.ConvNet"),
     ],
 )
 def test_misspelt_key_on_the_command_line(fails: Fails, option: list[str], near: str) -> None:
@@ -110,6 +112,11 @@ def test_misspelt_key_in_the_recipe(fails: Fails, small_recipe: Path) -> None:
     said = fails()
     assert "sclae" in said
     assert "'scale'" in said
+
+
+def test_misspelt_section_in_the_recipe(fails: Fails, small_recipe: Path) -> None:
+    small_recipe.write_text(small_recipe.read_text().replace("optimizer:", "optimiser:"))
+    assert "Did you mean 'optimizer'?" in fails()
 
 
 def test_wrong_value(fails: Fails) -> None:
@@ -139,6 +146,25 @@ def test_output_that_holds_a_run(fails: Fails, small_recipe: Path, tmp_path: Pat
     output = tmp_path / "taken"
     assert main(["train", str(small_recipe), "--output", str(output), "--optimizer.steps", "1"]) == 0
     assert "holds a run already" in fails(output=output)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_accelerator_that_is_not_there(fails: Fails) -> None:
+    assert "Use auto or cpu" in fails("--accelerator", "cuda")
+
+
+def test_output_inside_of_a_file(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "--output" in fails(output=tmp_path / "file" / "run")
+
+
+def test_run_without_a_checkpoint(
+    small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(small_recipe, tmp_path / "run" / "config.yaml")
+    assert main(["evaluate", str(tmp_path / "run")]) == 1
+    assert "nothing to measure yet" in capfd.readouterr().err
 
 
 def test_a_mended_recipe_can_be_given_the_same_output(
@@ -249,6 +275,9 @@ def test_too_many_broken_pictures_stop_the_run(fails: Fails, picture_folder: Pat
         ("--optimizer.steps", "0", "optimizer.steps must be at least 1, but got 0"),
         ("--log_every", "0", "log_every must be at least 1, but got 0"),
         ("--evaluation.recall_at", "[0]", "recall_at"),
+        ("--batch.samples", "1", "batch.classes and batch.samples must be at least 2"),
+        ("--batch.classes", "1", "batch.classes and batch.samples must be at least 2"),
+        ("--accelerator", "gpuu", "accelerator"),
     ],
 )
 def test_values_that_parts_refuse(fails: Fails, option: str, value: str, named: str) -> None:

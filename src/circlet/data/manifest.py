@@ -37,8 +37,13 @@ class Manifest:
         return cls(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)), root)
 
     @classmethod
-    def read(cls, path: str | Path) -> "Manifest":
+    def read(cls, path: str | Path, *, test_share: float | None = None) -> "Manifest":
         """Read a manifest from Parquet or CSV and check it.
+
+        Args:
+            path: The file.
+            test_share: Share of the classes, the last ones by name, that are held out where the table has no
+                column split. None: every picture is to train on.
 
         Raises:
             CircletError: The file is absent or neither of the two, or a column or row is wrong; the message
@@ -55,7 +60,11 @@ class Manifest:
                 table = pl.read_csv(path, infer_schema=False)  # all text, so that a label 007 stays 007
         except (pl.exceptions.PolarsError, OSError) as error:
             raise CircletError(f"manifest {path} can't be read: {error}") from error
-        return cls(_checked(table, path), path.parent)
+        checked = _checked(table, path)
+        if test_share is not None and "split" not in table.columns:
+            splits = divided(checked["label"], test_share)
+            checked = checked.with_columns(pl.col("label").replace_strict(splits).alias("split"))
+        return cls(checked, path.parent)
 
     def write(self, path: str | Path) -> None:
         """Write it as Parquet or CSV, by the name's ending; outside of the root, with absolute paths.
@@ -129,11 +138,24 @@ class Manifest:
         if missing:
             raise CircletError(
                 f"{len(missing):,} of {len(self):,} pictures are missing, first {listed(missing)}: "
-                f"mend the paths (relative ones start from {self.root}) or take the rows out"
+                f"mend the paths (relative ones start from {self.root.absolute()}) or take the rows out"
             )
 
     def __len__(self) -> int:
         return len(self.table)
+
+
+def divided(classes: Iterable[str], test_share: float) -> dict[str, str]:
+    """The split of each class, "train" or "test": the last ones by name are for the test.
+
+    Raises:
+        CircletError: The share does not lie between 0 and 1.
+    """
+    if not 0 < test_share < 1:
+        raise CircletError(f"data.test_share must lie between 0 and 1, but got {test_share}")
+    names = sorted(set(classes))
+    trained = len(names) - round(test_share * len(names))
+    return {name: "train" if place < trained else "test" for place, name in enumerate(names)}
 
 
 def listed(paths: Iterable[object], most: int = 3) -> str:

@@ -84,7 +84,7 @@ class PKSampler(Sampler[BatchDraw]):
             skipped = f" ({self.short} have fewer and are skipped)" if short_classes == "skip" else ""
             raise CircletError(
                 f"a batch needs {needed} classes with {samples_per_class} pictures each, but there are "
-                f"{len(members)}{skipped}: lower batch.classes or batch.samples, or give more classes"
+                f"{len(members)} to train on{skipped}: lower batch.classes, or give more classes"
             )
         if samples_per_class > 1 and max(len(rows) for rows in members) < 2:
             raise CircletError(

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from circlet.data.manifest import SPLITS, Manifest, listed
+from circlet.data.manifest import SPLITS, Manifest, divided, listed
 from circlet.errors import CircletError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
@@ -22,13 +22,16 @@ class ManifestFile(DataSource):
 
     Args:
         path: Parquet or CSV with the columns path and label, and optional split and camera.
+        test_share: Share of the classes, the last ones by name, that are held out where there is no column
+            split.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, test_share: float = 0.5) -> None:
         self.path = path
+        self.test_share = test_share
 
     def manifest(self) -> Manifest:
-        return Manifest.read(self.path)
+        return Manifest.read(self.path, test_share=self.test_share)
 
 
 class ImageFolder(DataSource):
@@ -44,8 +47,6 @@ class ImageFolder(DataSource):
     """
 
     def __init__(self, root: str, test_share: float = 0.5) -> None:
-        if not 0 < test_share < 1:
-            raise CircletError(f"data.test_share must lie between 0 and 1, but got {test_share}")
         self.root = root
         self.test_share = test_share
 
@@ -67,13 +68,13 @@ class ImageFolder(DataSource):
         rows: dict[str, list[str]] = {"path": [], "label": [], "split": []}
         for split in splits or [""]:
             classes = _folders(root / split)
-            trained = len(classes) - round(self.test_share * len(classes))
-            for position, folder in enumerate(classes):
+            split_of = divided((folder.name for folder in classes), self.test_share)
+            for folder in classes:
                 for picture in sorted(folder.rglob("*")):
                     if picture.suffix.lower() in EXTENSIONS:
                         rows["path"].append(str(picture.relative_to(root)))
                         rows["label"].append(folder.name)
-                        rows["split"].append(split or ("train" if position < trained else "test"))
+                        rows["split"].append(split or split_of[folder.name])
         if not rows["path"]:
             files = [file for file in sorted(root.rglob("*")) if file.is_file()]
             found = f" (the files there: {listed(file.relative_to(root) for file in files)})" if files else ""

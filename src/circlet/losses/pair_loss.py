@@ -168,6 +168,9 @@ class PairLoss(nn.Module):
 
 
 def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
+    for name, given in (("embeddings", embeddings), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{name} must be a tensor, but got {type(given).__name__}")
     if embeddings.dim() != 2 or not embeddings.is_floating_point():
         raise ValueError(
             f"embeddings must be floats of shape (batch, dim), "

@@ -40,7 +40,7 @@ class ConvNet(Backbone):
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int = 3,
         widths: Sequence[int] = (32, 64, 128),
         depths: Sequence[int] | None = None,
     ) -> None:

@@ -13,8 +13,8 @@ class Proxies(nn.Module):
     class, and num_classes - 1 negatives. The unified objective is then the cross-entropy of a classifier
     on the boundary's logits (paper, Eq. 2).
 
-    The proxies are parameters: give `proxies.parameters()` to the optimiser, usually with a larger
-    learning rate than the network's.
+    The proxies are parameters: give `proxies.parameters()` to the optimiser, if need be with a
+    learning rate of their own.
 
     Args:
         num_classes: How many classes there are; labels are 0 to num_classes - 1.

@@ -23,6 +23,9 @@ from circlet.report.style import (
     thinned,
 )
 
+# Fewer records than this in the moving mean would not differ to the eye from the losses themselves.
+_FEWEST_IN_MEAN = 5
+
 
 def loss_curve(records: Sequence[Record], *, width: int = 640, height: int = 280) -> alt.LayerChart:
     """The loss of each logged batch over the steps, its moving mean, and the expected loss at the start.
@@ -37,7 +40,7 @@ def loss_curve(records: Sequence[Record], *, width: int = 640, height: int = 280
     """
     train = [record for record in records if record.get("kind") == "train"]
     losses = np.array([number(record.get("loss")) for record in train], dtype=np.float64)
-    means = _moving_mean(losses, max(1, len(losses) // 40))
+    means = _moving_mean(losses, max(_FEWEST_IN_MEAN, len(losses) // 40))
     rows: Rows = [
         {"step": record.get("step"), "loss": shown_number(loss), "mean": shown_number(mean)}
         for record, loss, mean in zip(train, losses.tolist(), means.tolist(), strict=True)
@@ -114,7 +117,7 @@ def recall_curve(
     drawn = [row["value"] for row in rows if row["value"] is not None]
     drawn += [raw_pixels] if raw_pixels is not None else []
     scale = alt.Scale(domain=[math.floor(10 * min(drawn, default=0)) / 10, 1], nice=False)
-    y = alt.Y("value:Q", title="share of the queries", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
+    y = alt.Y("value:Q", title="recall@1 and MAP@R", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
     colour = alt.Color("measure:N", title=None, scale=alt.Scale(domain=measures, range=colours))
     minutes_axis = alt.X(
         "minutes:Q",

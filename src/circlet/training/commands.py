@@ -23,7 +23,7 @@ def train(arguments: Sequence[str]) -> None:
         prog="circlet train",
         description="Train an embedding by a recipe, or continue a run that was interrupted.",
         epilog="Any key of the recipe can be given: --loss.init_args.margin 0.4 --optimizer.steps 2000. "
-        "`circlet train RECIPE --keys` lists them all.",
+        "`circlet train RECIPE --keys` prints them all.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -32,15 +32,20 @@ def train(arguments: Sequence[str]) -> None:
         help=f"a YAML file, a built-in recipe ({', '.join(built_in_recipes())}), or a run's folder",
     )
     parser.add_argument("--output", type=Path, help="folder of the run (default: runs/RECIPE-DATE-TIME)")
-    parser.add_argument("--keys", action="store_true", help="list the keys of a recipe, and do nothing else")
+    parser.add_argument(
+        "--keys", action="store_true", help="print the complete recipe; without one, the meaning of its keys"
+    )
     given, overrides = parser.parse_known_args(arguments)
-    if given.keys:
+    if given.keys and given.recipe is None:
         recipe_parser().print_help()
         return
     if given.recipe is None:
         parser.error(
             f"which recipe? There are {', '.join(built_in_recipes())}; a YAML file or a run's folder do too"
         )
+    if given.keys:
+        print(read_recipe(given.recipe, overrides).text, end="")
+        return
     folder = Path(given.recipe)
     if (folder / "config.yaml").is_file():
         if overrides or given.output:

@@ -35,7 +35,7 @@ class Console:
         """The first loss beside what it should be near, so that a fault shows at once."""
         self.say(
             f"the first loss is {loss:.4g}; embeddings spread at random have {expected:.4g}, "
-            f"untrained ones, which are alike, some more"
+            f"those of an untrained network, which resemble one another, somewhat less or more"
         )
 
     @contextmanager
@@ -61,6 +61,10 @@ class Console:
         ):
             table.add_row(title, *(percent(results[name][key]) for name in shown))
         self._terminal.print(table)
+        notes = [f"trained: the best checkpoint, of step {results['step']:,}"]
+        if results["skipped_queries"]:
+            notes.append(f"{results['skipped_queries']:,} queries without a positive are not counted")
+        self.say("; ".join(notes))
 
 
 class Bar:

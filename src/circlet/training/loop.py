@@ -29,7 +29,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     Raises:
         CircletError: The checkpoint does not fit, too many pictures are broken, or the loss is not finite.
     """
-    fabric = Fabric(accelerator=recipe.accelerator, devices=1, precision=recipe.precision)
+    fabric = recipe.fabric()
     learner, settings = parts.learner, recipe.optimizer
     optimizer = make_optimizer(learner, settings)
     # Channels last in memory: a third quicker on CPUs, and what the tensor cores of GPUs want.

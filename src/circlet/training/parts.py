@@ -121,7 +121,7 @@ def image_dataset(recipe: Recipe, manifest: Manifest, *, training: bool) -> Imag
     if expected != recipe.images.channels:
         raise CircletError(
             f"the recipe reads pictures with images.channels = {recipe.images.channels}, but the backbone "
-            f"takes in_channels = {expected}: make the two equal"
+            f"takes in_channels = {expected}: make images.channels and embedder.backbone.in_channels equal"
         )
     return ImageDataset(
         manifest,

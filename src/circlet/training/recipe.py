@@ -1,23 +1,23 @@
 """The recipe: everything that defines a training, as typed parts that YAML and the command line fill."""
 
 import difflib
-import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from lightning_fabric import Fabric
 
 from circlet.data import Augmentation, DataSource
 from circlet.errors import CircletError
 from circlet.losses import PairLoss
-from circlet.models import Backbone, Embedder
+from circlet.models import Embedder
+from circlet.training.explanation import explained
 
 
 @dataclass
@@ -158,12 +158,40 @@ class Recipe:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     log_every: int = 20
     seed: int = 0
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     threads: int = 0
 
     def __post_init__(self) -> None:
         _check_at_least("recipe", self, log_every=1, threads=0)
+        if self.references == "batch" and (self.batch.classes < 2 or self.batch.samples < 2):
+            raise CircletError(
+                f"a batch of {self.batch.classes} x {self.batch.samples} pictures has no positive or no "
+                f"negative pairs: batch.classes and batch.samples must be at least 2, unless references is "
+                f"proxies"
+            )
+
+    def fabric(self) -> Fabric:
+        """The device and precision of the training.
+
+        Raises:
+            CircletError: This machine has no such accelerator.
+        """
+        try:
+            return Fabric(accelerator=self.accelerator, devices=1, precision=self.precision)
+        except RuntimeError as error:
+            raise CircletError(f"accelerator {self.accelerator!r}: {error} Use auto or cpu") from error
+
+
+_SETTINGS = (
+    Recipe,
+    ImageSettings,
+    BatchSettings,
+    OptimizerSettings,
+    EvaluationSettings,
+    Augmentation,
+    Embedder,
+)
 
 
 @dataclass(frozen=True)
@@ -217,7 +245,7 @@ def read_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ParsedReci
         values = parser.parse_object(yaml.safe_load(text) or {})
         values = parser.parse_args(list(overrides), namespace=values)
     except (ArgumentError, yaml.YAMLError) as error:
-        raise CircletError(f"recipe {name}: {_explained(str(error), parser)}") from error
+        raise CircletError(f"recipe {name}: {explained(str(error), _SETTINGS)}") from error
     return ParsedRecipe(parser.dump(values), parser, values)
 
 
@@ -226,30 +254,6 @@ def recipe_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="circlet train RECIPE", exit_on_error=False)
     parser.add_class_arguments(Recipe)
     return parser
-
-
-def _explained(message: str, parser: ArgumentParser) -> str:
-    """The parser's message in one paragraph, with the near name where a key is misspelt."""
-    text = re.sub(r"\s*\n\s*", " ", message).strip()
-    wrong = re.search(r"Option '(\w+)' is not accepted|unrecognized arguments: --([\w.]+)", text)
-    if wrong is None:
-        return text
-    key = (wrong[1] or wrong[2]).split(".")[-1]
-    near = difflib.get_close_matches(key, _known_keys(), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{text}.{hint} `circlet train --keys` lists the keys"
-
-
-def _known_keys() -> set[str]:
-    """The names of all keys of a recipe and of the parts that circlet brings."""
-    parts = [Recipe, ImageSettings, BatchSettings, OptimizerSettings, EvaluationSettings, Augmentation]
-    parts += [Embedder, *_subclasses(DataSource), *_subclasses(PairLoss), *_subclasses(Backbone)]
-    return {name for part in parts for name in signature(part).parameters}
-
-
-def _subclasses(base: type) -> list[type]:
-    direct: list[type] = base.__subclasses__()
-    return [base, *(deeper for part in direct for deeper in _subclasses(part))]
 
 
 def _check_at_least(section: str, settings: object, **least: float) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from circlet.data import ImageDataset, load
+from circlet.errors import CircletError
 from circlet.report import write_report
 from circlet.training.checkpoint import load_model
 from circlet.training.console import Console
@@ -32,9 +33,12 @@ def evaluate_run(run: Run, console: Console) -> Record:
     Raises:
         CircletError: The run has no checkpoint, or one of another model.
     """
+    best = run.checkpoints / "best.pt"
+    if not best.is_file():
+        raise CircletError(f"{run.folder} has nothing to measure yet: `circlet train {run.folder}` trains it")
     recipe = read_recipe(run.config).build()
     parts = make_parts(recipe)
-    device = _device(recipe)
+    device = recipe.fabric().device
     parts.learner.to(device)
     recall_at = tuple(recipe.evaluation.recall_at)
     images, held_out = parts.held_out_images, parts.held_out
@@ -45,7 +49,7 @@ def evaluate_run(run: Run, console: Console) -> Record:
 
     untrained = held_out.retrieval(embedded_by(parts.learner.embedder), recall_at)
     raw_pixels = held_out.retrieval(embedded_by(RawPixels(recipe.images.mean, recipe.images.std)), recall_at)
-    progress = load_model(run.checkpoints / "best.pt", parts.learner)
+    progress = load_model(best, parts.learner)
     embedded = embedded_by(parts.learner.embedder)
     console.broken(parts.held_out_broken.add(embedded.broken))
     trained = held_out.retrieval(embedded, recall_at)
@@ -115,9 +119,3 @@ def _write_similarities(run: Run, recipe: Recipe, parts: Parts, device: torch.de
             positive=sample([part.positive for part in seen]),
             negative=sample([part.negative for part in seen]),
         )
-
-
-def _device(recipe: Recipe) -> torch.device:
-    from lightning_fabric import Fabric
-
-    return Fabric(accelerator=recipe.accelerator, devices=1).device

@@ -41,10 +41,19 @@ class Run:
         return cls(folder)
 
     def begin(self, config: str) -> None:
-        """Make the folder, and write the complete recipe into it as config.yaml."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.config) as path:
-            path.write_text(config)
+        """Make the folder, and write the complete recipe into it as config.yaml.
+
+        Raises:
+            CircletError: The folder can't be made or written to.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            with written_whole(self.config) as path:
+                path.write_text(config)
+        except OSError as error:
+            raise CircletError(
+                f"the run's folder {self.folder} can't be made: {error}. Choose another with --output"
+            ) from error
 
     @classmethod
     def open(cls, folder: Path) -> "Run":

@@ -1,0 +1,50 @@
+"""What the parser of recipes says, made plain."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from inspect import isabstract, signature
+
+from circlet.data import DataSource
+from circlet.losses import PairLoss
+from circlet.models import Backbone, Pooling
+
+
+def explained(message: str, settings: Sequence[type]) -> str:
+    """The parser's message in one paragraph, with what is near where a key or a class is misspelt.
+
+    Args:
+        message: The parser's.
+        settings: The classes whose arguments are the keys of a recipe, besides those of the parts.
+    """
+    text = re.sub(r"\s*\n\s*", " ", message).strip().removesuffix(".")
+    key = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", text)
+    if key is not None:
+        known = _known_keys(settings)
+        unknown = [word for word in (key[1] or key[2]).split(".") if word not in known]
+        near = [match for word in unknown for match in difflib.get_close_matches(word, known, n=1)]
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"{text}.{hint} `circlet train RECIPE --keys` prints all keys"
+    path = re.search(r"Expected a dot import path string: (\S+)", text)
+    if path is not None:
+        classes = {f"{part.__module__.rsplit('.', 1)[0]}.{part.__name__}": part for part in _parts()}
+        short = {part.__name__: name for name, part in classes.items()}
+        near = difflib.get_close_matches(path[1].split(".")[-1], short, n=1)
+        hint = f" Did you mean {short[near[0]]}?" if near else ""
+        return f"{text}.{hint} circlet brings {', '.join(sorted(classes))}"
+    return text
+
+
+def _parts() -> list[type]:
+    """The classes that a recipe may name, of those that circlet brings."""
+    found = [part for base in (DataSource, PairLoss, Backbone, Pooling) for part in _subclasses(base)]
+    return [part for part in found if not isabstract(part) and part.__module__.startswith("circlet.")]
+
+
+def _known_keys(settings: Sequence[type]) -> set[str]:
+    return {name for part in [*settings, *_parts()] for name in signature(part).parameters}
+
+
+def _subclasses(base: type) -> list[type]:
+    direct: list[type] = base.__subclasses__()
+    return [base, *(deeper for part in direct for deeper in _subclasses(part))]
