@@ -1,14 +1,21 @@
 """Pair statistics against loops over single pairs."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
-from circlet.engine import PairStatistics, Reduction, pair_masks, pair_statistics
+from circlet.engine import PairStatistics, Reduction, batch_statistics, pair_masks, pair_statistics
+from circlet.engine.reductions import Kind
+
+
+def on_both_sides(kind: Kind) -> tuple[Reduction, Reduction]:
+    return Reduction("positive", kind), Reduction("negative", kind)
 
 
 class Sloped:
@@ -24,15 +31,35 @@ class Sloped:
         return self.scale * similarity + 1
 
 
+def log_sum_exp(values: list[float]) -> float:
+    top = max(values, default=-math.inf)
+    return top if not values else top + math.log(math.fsum(math.exp(value - top) for value in values))
+
+
+def softplus(value: float) -> float:
+    return max(value, 0) + math.log1p(math.exp(-abs(value)))
+
+
+REDUCE: dict[Kind, Callable[[list[float]], float]] = {
+    "logsumexp": log_sum_exp,
+    "maximum": lambda values: max(values, default=-math.inf),
+    "sum": math.fsum,
+    "relu sum": lambda values: math.fsum(max(value, 0) for value in values),
+    "softplus sum": lambda values: math.fsum(softplus(value) for value in values),
+}
+KINDS = list(REDUCE)
+
+
 def by_loops(
     anchors: Tensor,
     anchor_labels: Tensor,
     references: Tensor,
     labels: Tensor,
     logits: Sloped,
-    reduction: Reduction,
+    reductions: tuple[Reduction, Reduction],
     self_index: Tensor | None,
 ) -> list[tuple[float, float, int, int]]:
+    reduce = REDUCE[reductions[0].kind]
     rows = []
     for a, anchor in enumerate(anchors):
         sides: tuple[list[float], list[float]] = ([], [])
@@ -44,25 +71,13 @@ def by_loops(
                 sides[0].append(float(logits.positive_logit(similarity)))
             else:
                 sides[1].append(float(logits.negative_logit(similarity)))
-        reduced = [
-            -math.inf
-            if not side
-            else max(side)
-            if reduction == "maximum"
-            else max(side) + math.log(math.fsum(math.exp(value - max(side)) for value in side))
-            for side in sides
-        ]
+        reduced = [reduce(side) for side in sides]
         rows.append((reduced[0], reduced[1], len(sides[0]), len(sides[1])))
     return rows
 
 
 def as_rows(statistics: PairStatistics) -> list[tuple[float, float, int, int]]:
-    fields = (
-        statistics.positive,
-        statistics.negative,
-        statistics.positive_count,
-        statistics.negative_count,
-    )
+    fields = (*statistics.values, statistics.positive_count, statistics.negative_count)
     return list(zip(*(field.tolist() for field in fields), strict=True))
 
 
@@ -72,7 +87,7 @@ def as_rows(statistics: PairStatistics) -> list[tuple[float, float, int, int]]:
     anchors=st.integers(1, 6),
     references=st.integers(1, 9),
     classes=st.integers(1, 4),
-    reduction=st.sampled_from(["logsumexp", "maximum"]),
+    kind=st.sampled_from(KINDS),
     among=st.booleans(),
     scale=st.sampled_from([0.01, 3.0, 400.0]),
 )
@@ -81,7 +96,7 @@ def test_against_loops(
     anchors: int,
     references: int,
     classes: int,
-    reduction: Reduction,
+    kind: Kind,
     among: bool,
     scale: float,
 ) -> None:
@@ -98,11 +113,14 @@ def test_against_loops(
         self_index[:shared] = torch.randperm(references, generator=generator)[:shared]
         self_index[0] = -1
         y_labels[self_index[1:shared]] = x_labels[1:shared]
-    arguments = (x, x_labels, y, y_labels, Sloped(scale), reduction, self_index)
+    arguments = (x, x_labels, y, y_labels, Sloped(scale), on_both_sides(kind), self_index)
     statistics = pair_statistics(*arguments)
     for row, expected in zip(as_rows(statistics), by_loops(*arguments), strict=True):
         assert row == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    assert statistics.complete.tolist() == [row[2] > 0 and row[3] > 0 for row in as_rows(statistics)]
+    rows = as_rows(statistics)
+    assert statistics.having("both").tolist() == [row[2] > 0 and row[3] > 0 for row in rows]
+    assert statistics.having("positive").tolist() == [row[2] > 0 for row in rows]
+    assert statistics.having("any").tolist() == [row[2] > 0 or row[3] > 0 for row in rows]
 
 
 def test_masks_leave_out_the_pair_at_the_self_index_alone() -> None:
@@ -120,49 +138,55 @@ def test_a_self_index_of_minus_one_leaves_nothing_out() -> None:
     assert positives.tolist() == [[True, True], [True, False]]
 
 
-@pytest.mark.parametrize("reduction", ["logsumexp", "maximum"])
-def test_gradients_against_finite_differences(reduction: Reduction) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_against_finite_differences(kind: Kind) -> None:
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     y = torch.randn(6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     x_labels, y_labels = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0, 2, 3])
 
     def both_sides(x: Tensor, y: Tensor) -> Tensor:
-        statistics = pair_statistics(x, x_labels, y, y_labels, Sloped(), reduction)
-        return statistics.positive + 0.3 * statistics.negative
+        statistics = pair_statistics(x, x_labels, y, y_labels, Sloped(), on_both_sides(kind))
+        return statistics.values[0] + 0.3 * statistics.values[1]
 
     assert torch.autograd.gradcheck(both_sides, (x, y))
 
 
-@pytest.mark.parametrize("reduction", ["logsumexp", "maximum"])
-def test_an_empty_side_is_minus_infinity_and_passes_no_gradient(reduction: Reduction) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_side_has_nothing_and_passes_no_gradient(kind: Kind) -> None:
     x = torch.ones(2, 3, requires_grad=True)
     labels = torch.zeros(2, dtype=torch.long)
-    statistics = pair_statistics(x, labels, x, labels, Sloped(), reduction, torch.arange(2))
-    assert statistics.negative.tolist() == [-math.inf, -math.inf]
+    arguments = (x, labels, x, labels, Sloped(), on_both_sides(kind), torch.arange(2))
+    statistics = pair_statistics(*arguments)
+    nothing = 0 if "sum" in kind.split() else -math.inf
+    assert statistics.values[1].tolist() == [nothing, nothing]
     assert statistics.negative_count.tolist() == [0, 0]
-    statistics.negative.sum().backward()
+    statistics.values[1].sum().backward()
     assert x.grad is not None
     assert (x.grad == 0).all()
 
 
-@pytest.mark.parametrize("reduction", ["logsumexp", "maximum"])
-def test_no_references_and_no_anchors(reduction: Reduction) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_references_and_no_anchors(kind: Kind) -> None:
     x, none = torch.ones(2, 3, requires_grad=True), torch.zeros(0, 3)
     labels, no_labels = torch.zeros(2, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    statistics = pair_statistics(x, labels, none, no_labels, Sloped(), reduction)
-    assert as_rows(statistics) == [(-math.inf, -math.inf, 0, 0)] * 2
-    assert statistics.positive.requires_grad
-    assert as_rows(pair_statistics(none, no_labels, x, labels, Sloped(), reduction)) == []
+    reductions = on_both_sides(kind)
+    statistics = pair_statistics(x, labels, none, no_labels, Sloped(), reductions)
+    nothing = 0 if "sum" in kind.split() else -math.inf
+    assert as_rows(statistics) == [(nothing, nothing, 0, 0)] * 2
+    statistics.values[0].sum().backward()
+    assert x.grad is not None
+    assert (x.grad == 0).all()
+    assert as_rows(pair_statistics(none, no_labels, x, labels, Sloped(), reductions)) == []
 
 
 def test_masked_pairs_with_huge_logits_leave_no_trace() -> None:
     # The anchor's product with itself, 1e4, overflows every exponential if it is not masked first.
     x = torch.tensor([[100.0, 0.0], [0.0, 1e-3], [1e-3, 0.0]], requires_grad=True)
     labels = torch.tensor([0, 0, 1])
-    statistics = pair_statistics(x, labels, x, labels, Sloped(), "logsumexp", torch.arange(3))
-    assert statistics.positive[0].item() == pytest.approx(0, abs=1e-6)
-    statistics.positive[:2].sum().backward()
+    statistics = pair_statistics(x, labels, x, labels, Sloped(), on_both_sides("logsumexp"), torch.arange(3))
+    assert statistics.values[0][0].item() == pytest.approx(0, abs=1e-6)
+    statistics.values[0][:2].sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
     torch.testing.assert_close(x.grad[1], torch.tensor([-1200.0, 0.0]))
@@ -171,7 +195,54 @@ def test_masked_pairs_with_huge_logits_leave_no_trace() -> None:
 def test_terms_far_below_the_maximum_keep_the_sum_exact() -> None:
     x, labels = torch.tensor([[1.0]]), torch.tensor([0])
     spread = torch.tensor([[0.0], [-20.0], [-29.0], [-100.0]])  # logits 1, -59, -86, -299
-    statistics = pair_statistics(
-        x, labels, spread, labels + torch.tensor([1, 1, 1, 1]), Sloped(), "logsumexp"
+    others = torch.tensor([1, 1, 1, 1])
+    (negative,) = pair_statistics(x, labels, spread, others, Sloped(), [Reduction("negative")]).values
+    assert negative.item() == pytest.approx(1, rel=2e-7)
+
+
+def test_a_number_can_be_added_to_the_logits_of_another() -> None:
+    """softplus(logit_p^i + logsumexp_j logit_n^j) summed over i, and its gradients."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(7, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 0, 2, 1, 0, 3])
+    reductions = [Reduction("negative"), Reduction("positive", "softplus sum", offset=0)]
+
+    def by_engine(x: Tensor) -> Tensor:
+        return batch_statistics(x, labels, Sloped(), reductions).values[1]
+
+    def dense(x: Tensor) -> Tensor:
+        similarities = x @ x.T
+        same = labels[:, None] == labels[None]
+        negatives = Sloped().negative_logit(similarities).masked_fill(same, -math.inf).logsumexp(dim=1)
+        terms = functional.softplus(Sloped().positive_logit(similarities) + negatives[:, None], threshold=40)
+        return (terms * (same & ~torch.eye(7, dtype=torch.bool))).sum(dim=1)
+
+    torch.testing.assert_close(by_engine(x), dense(x))
+    assert torch.autograd.gradcheck(by_engine, x)
+
+
+def test_one_side_can_be_reduced_in_several_ways_and_by_the_logit_of_the_other() -> None:
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(9, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 0, 2, 1, 0, 3, 2, 2])
+    reductions = [
+        Reduction("positive", "sum"),
+        Reduction("positive", "logsumexp", logit="negative"),
+        Reduction("negative", "softplus sum"),
+        Reduction("negative", "maximum"),
+    ]
+
+    def by_engine(x: Tensor) -> tuple[Tensor, ...]:
+        return batch_statistics(x, labels, Sloped(), reductions).values
+
+    similarities = x @ x.T
+    positives, negatives = pair_masks(labels, labels, torch.arange(9))
+    logits_p, logits_n = Sloped().positive_logit(similarities), Sloped().negative_logit(similarities)
+    wanted = (
+        (logits_p * positives).sum(dim=1),
+        logits_n.masked_fill(~positives, -math.inf).logsumexp(dim=1),
+        (functional.softplus(logits_n, threshold=40) * negatives).sum(dim=1),
+        logits_n.masked_fill(~negatives, -math.inf).amax(dim=1),
     )
-    assert statistics.negative.item() == 1
+    torch.testing.assert_close(by_engine(x), wanted)
+    assert torch.autograd.gradcheck(lambda x: [value[:6] for value in by_engine(x)], x)

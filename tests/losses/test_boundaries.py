@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from circlet.losses import Angular, Boundary, Circle, Linear, reference
+from circlet.engine import TileLogits
+from circlet.losses import Angular, Boundary, Circle, Ellipse, LearnedLine, Linear, Thresholds, reference
 
 GRID = torch.linspace(-1, 1, 41, dtype=torch.float64)
 
@@ -137,14 +138,119 @@ def test_angular_gradient_is_finite_at_and_past_the_ends(dtype: torch.dtype) -> 
         assert derivative(boundary.positive_logit, ends).isfinite().all()
 
 
-@pytest.mark.parametrize("make", [Linear, Circle, Angular])
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("detach_weights", [True, False])
+def test_ellipse_logits(ratio: float, detach_weights: bool) -> None:
+    boundary = Ellipse(0.25, 80, ratio, detach_weights=detach_weights)
+    circle = Circle(0.25, 80, detach_weights=detach_weights)
+    by_p, by_n = reference.circle_logits(GRID.tolist(), GRID.tolist(), 80, 0.25)
+    torch.testing.assert_close(boundary.positive_logit(GRID).tolist(), [ratio * logit for logit in by_p])
+    torch.testing.assert_close(boundary.negative_logit(GRID).tolist(), by_n)
+    slope = derivative(boundary.positive_logit, GRID)
+    torch.testing.assert_close(slope, ratio * derivative(circle.positive_logit, GRID))
+
+
+@pytest.mark.parametrize("scale", [8, 256])
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 3.0])
+def test_ellipse_boundary_has_the_axes_that_its_docstring_names(ratio: float, scale: float) -> None:
+    """s_n^2 + ratio (s_p - 1)^2 = (1 + ratio) margin^2, where neither weight is clipped."""
+    margin = 0.25
+    boundary, size = Ellipse(margin, scale, ratio), math.sqrt(1 + ratio) * margin
+    s_n = torch.linspace(-margin + 0.01, size, 50, dtype=torch.float64)
+    s_p = 1 - ((size**2 - s_n**2).clamp_min(0) / ratio).sqrt()
+    total = boundary.negative_logit(s_n) + boundary.positive_logit(s_p)
+    torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-11)
+    assert math.isclose(float(s_p[-1]), 1, abs_tol=1e-6)
+    inside = boundary.negative_logit(0.9 * s_n) + boundary.positive_logit(1 - 0.9 * (1 - s_p))
+    assert (inside < 0).all()
+
+
+def test_ellipse_takes_the_four_values() -> None:
+    given = {"optimum_p": 0.8, "optimum_n": 0.1, "delta_p": 0.6, "delta_n": 0.25}
+    boundary = Ellipse(0.25, 80, 2.0, **given)
+    by_p, by_n = reference.circle_logits(GRID.tolist(), GRID.tolist(), 80, 0.25, **given)
+    torch.testing.assert_close(boundary.positive_logit(GRID).tolist(), [2 * logit for logit in by_p])
+    torch.testing.assert_close(boundary.negative_logit(GRID).tolist(), by_n)
+
+
+def test_thresholds_are_where_the_logits_are_zero() -> None:
+    boundary = Thresholds(threshold_p=0.7, threshold_n=0.2, scale_p=3, scale_n=50)
+    torch.testing.assert_close(boundary.positive_logit(GRID), -3 * (GRID - 0.7))
+    torch.testing.assert_close(boundary.negative_logit(GRID), 50 * (GRID - 0.2))
+
+
+def test_learned_line_is_one_line_with_the_sign_turned_for_positives() -> None:
+    boundary = LearnedLine(scale=4, bias=-1.5)
+    torch.testing.assert_close(boundary.negative_logit(GRID), 4 * GRID - 1.5, rtol=1e-6, atol=1e-6)
+    assert torch.equal(boundary.positive_logit(GRID), -boundary.negative_logit(GRID))
+
+
+def test_learned_line_begins_as_siglip_and_keeps_its_scale_above_zero() -> None:
+    boundary = LearnedLine()
+    assert boundary.log_scale.exp().item() == pytest.approx(10, rel=1e-6)
+    assert boundary.bias.item() == -10
+    assert {name for name, _ in boundary.named_parameters()} == {"log_scale", "bias"}
+    with torch.no_grad():
+        boundary.log_scale.sub_(50)
+    assert boundary.negative_logit(torch.tensor(1.0)) - boundary.negative_logit(torch.tensor(0.0)) >= 0
+    assert repr(LearnedLine(2, -1)) == "LearnedLine(scale=2, bias=-1)"
+
+
+# Beyond pi - margin on the grid's left; -0.25 and 1.25 are where circle's weights end.
+CLOSED_FORMS: dict[str, TileLogits] = {
+    "linear": Linear(0.35, 64),
+    "circle": Circle(0.25, 256),
+    "circle, full slope": Circle(0.25, 256, detach_weights=False),
+    "circle, negative margin": Circle(-0.25, 80),
+    "circle, negative margin, full slope": Circle(-0.25, 80, detach_weights=False),
+    "circle, four values": Circle(0.25, 80, optimum_p=0.8, optimum_n=0.1, delta_p=0.6, delta_n=0.25),
+    "circle, four values, full slope": Circle(
+        0.25, 80, optimum_p=0.8, optimum_n=0.1, delta_p=0.6, delta_n=0.25, detach_weights=False
+    ),
+    "ellipse": Ellipse(0.25, 80, 3.0),
+    "ellipse, full slope": Ellipse(0.25, 80, 0.4, detach_weights=False),
+    "thresholds": Thresholds(0.7, 0.2, 3, 50),
+    "angular": Angular(0.5, 64),
+    "angular, wide": Angular(2.0, 64),
+    "angular, none": Angular(0.0, 64),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+@pytest.mark.parametrize("side", ["positive", "negative"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_closed_forms_are_the_logits_and_their_slopes(name: str, side: str, dtype: torch.dtype) -> None:
+    boundary = CLOSED_FORMS[name]
+    grid = torch.cat([GRID[1:-1], GRID[1:-1] / 3 - 0.01]).to(dtype)
+    logit = getattr(boundary, f"{side}_logit")
+    tile = grid.clone().reshape(2, -1)
+    slope = getattr(boundary, f"{side}_tile_")(tile, torch.full_like(tile, math.nan))
+    close = {"rtol": 1e-12, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-3}
+    torch.testing.assert_close(boundary.scale * tile.flatten(), logit(grid), **close)
+    slopes = boundary.scale * slope * torch.ones_like(tile)
+    torch.testing.assert_close(slopes.flatten(), derivative(logit, grid), **close)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, math.pi])
+def test_closed_form_of_angular_is_finite_at_and_past_the_ends(margin: float) -> None:
+    ends = torch.tensor([1 + 1e-6, 1, 1 - 1e-7, -1 + 1e-7, -1, -1 - 1e-6], dtype=torch.float64)
+    boundary, tile = Angular(margin, 64), ends.clone()
+    slope = boundary.positive_tile_(tile, torch.empty_like(tile)) * torch.ones_like(tile)
+    torch.testing.assert_close(64 * tile, boundary.positive_logit(ends))
+    torch.testing.assert_close(64 * slope, derivative(boundary.positive_logit, ends))
+
+
+MAKERS: list[Callable[[float, float], Boundary]] = [Linear, Circle, Ellipse, Angular]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_scale_must_be_finite_and_above_zero(make: Callable[[float, float], Boundary], scale: float) -> None:
     with pytest.raises(ValueError, match=f"scale must be a finite number above 0, but got {scale}"):
         make(0.25, scale)
 
 
-@pytest.mark.parametrize("make", [Linear, Circle, Angular])
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("margin", [math.inf, math.nan])
 def test_margin_must_be_finite(make: Callable[[float, float], Boundary], margin: float) -> None:
     with pytest.raises(ValueError, match=f"margin must be a finite number, but got {margin}"):
@@ -155,6 +261,26 @@ def test_margin_must_be_finite(make: Callable[[float, float], Boundary], margin:
 def test_each_of_the_four_values_must_be_finite(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a finite number, but got nan"):
         Circle(0.25, 64, **{name: math.nan})
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, math.inf, math.nan])
+def test_ratio_of_an_ellipse_must_be_finite_and_above_zero(ratio: float) -> None:
+    with pytest.raises(ValueError, match=f"ratio must be a finite number above 0, but got {ratio}"):
+        Ellipse(0.25, 64, ratio)
+
+
+def test_thresholds_and_learned_lines_name_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="threshold_p must be a finite number, but got nan"):
+        Thresholds(math.nan, 0.5)
+    with pytest.raises(ValueError, match="threshold_n must be a finite number, but got inf"):
+        Thresholds(0.5, math.inf)
+    for scales in ((0.0, 1.0), (1.0, 0.0)):
+        with pytest.raises(ValueError, match=r"scale must be a finite number above 0, but got 0\.0"):
+            Thresholds(0.5, 0.5, *scales)
+    with pytest.raises(ValueError, match="scale must be a finite number above 0, but got -1"):
+        LearnedLine(-1)
+    with pytest.raises(ValueError, match="bias must be a finite number, but got nan"):
+        LearnedLine(1, math.nan)
 
 
 @pytest.mark.parametrize("margin", [-0.1, 3.2])
@@ -169,3 +295,8 @@ def test_circle_prints_what_makes_it() -> None:
         "Circle(margin=0.25, scale=80, optimum_p=1.25, optimum_n=-0.25, delta_p=0.75, delta_n=0.5, "
         "detach_weights=True)"
     )
+
+
+def test_ellipse_prints_its_ratio_too() -> None:
+    assert repr(Ellipse(0.25, 80, 2.0)).startswith("Ellipse(margin=0.25, scale=80, ")
+    assert repr(Ellipse(0.25, 80, 2.0)).endswith("detach_weights=True, ratio=2.0)")

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from circlet import losses, references
-from circlet.losses import PairLoss, reference
-from circlet.losses.catalogue import Averaging
+from circlet.losses import PairLoss, catalogue, reference
+from circlet.losses.pair_loss import Averaging
 
 Batch = tuple[Tensor, Tensor]
 OPTIMA = {"optimum_p": 1.1, "optimum_n": -0.2, "delta_p": 0.7, "delta_n": 0.3}
@@ -24,6 +26,7 @@ class Case:
     make: Callable[..., PairLoss]
     formula: reference.AnchorLoss
     similarity: reference.Similarity = reference.cosine
+    needs: Literal["both", "positive", "any"] = "both"
 
 
 def class_form(
@@ -35,6 +38,17 @@ def class_form(
     """
     return lambda positives, negatives: math.log1p(
         math.fsum(math.expm1(formula([s_p, *negatives], 0, *parameters)) for s_p in positives)
+    )
+
+
+def proxy_nca(scale: float) -> Callable[[reference.Values, reference.Values], float]:
+    """The formula with several positives: without the softplus, log sum_i exp(loss_i)."""
+
+    def squared_distances(cosines: list[float]) -> list[float]:
+        return [2 - 2 * cos for cos in cosines]
+
+    return lambda positives, negatives: reference.log_add_exp(
+        [reference.proxy_nca(squared_distances([s_p, *negatives]), 0, scale) for s_p in positives]
     )
 
 
@@ -51,6 +65,10 @@ CASES = {
         lambda **more: losses.CircleLoss(0.25, 64, detach_weights=False, **more),
         lambda p, n: reference.circle(p, n, 64, 0.25),
     ),
+    "ellipse": Case(
+        lambda **more: losses.EllipseLoss(0.3, 64, 2.5, **more),
+        lambda p, n: reference.ellipse(p, n, 64, 0.3, 2.5),
+    ),
     "unified": Case(losses.UnifiedLoss, lambda p, n: reference.unified(p, n, 64, 0.35)),
     "triplet, hard": Case(losses.TripletLoss, lambda p, n: reference.triplet_hard(p, n, 0.2)),
     "triplet, soft": Case(
@@ -65,6 +83,44 @@ CASES = {
     "NormFace": Case(losses.NormFaceLoss, class_form(reference.normface, 64)),
     "CosFace": Case(losses.CosFaceLoss, class_form(reference.cosface, 64, 0.35)),
     "ArcFace": Case(losses.ArcFaceLoss, class_form(reference.arcface, 64, 0.5)),
+    "proxy-NCA": Case(losses.ProxyNCALoss, proxy_nca(1)),
+    "proxy-NCA, scaled": Case(lambda **more: losses.ProxyNCALoss(9, **more), proxy_nca(9)),
+    "N-pair": Case(losses.NPairLoss, reference.n_pair, reference.inner_product),
+    "InfoNCE": Case(losses.InfoNCELoss, lambda p, n: reference.info_nce(p, n, 0.07)),
+    "supervised contrastive": Case(
+        losses.SupConLoss, lambda p, n: reference.sup_con(p, n, 0.1), needs="positive"
+    ),
+    "contrastive": Case(
+        losses.ContrastiveLoss, lambda p, n: reference.contrastive(p, n, 1, 0.5), needs="any"
+    ),
+    "contrastive, other thresholds": Case(
+        lambda **more: losses.ContrastiveLoss(0.8, 0.1, **more),
+        lambda p, n: reference.contrastive(p, n, 0.8, 0.1),
+        needs="any",
+    ),
+    "multi-similarity": Case(
+        losses.MultiSimilarityLoss, lambda p, n: reference.multi_similarity(p, n, 2, 50, 0.5), needs="any"
+    ),
+    "lifted structure": Case(losses.LiftedStructureLoss, lambda p, n: reference.lifted_structure(p, n, 1, 1)),
+    "lifted structure, scaled": Case(
+        lambda **more: losses.LiftedStructureLoss(0.2, 16, **more),
+        lambda p, n: reference.lifted_structure(p, n, 16, 0.2),
+    ),
+    # A scale whose logarithm is exact also in the parameter's float32.
+    "sigmoid": Case(
+        lambda **more: losses.SigmoidLoss(1, -2, **more),
+        lambda p, n: reference.sigmoid(p, n, 1, -2),
+        needs="any",
+    ),
+}
+# Those whose loss is not one number for each anchor from its similarities, and the tests that they have.
+OTHER_SHAPES = {
+    losses.ProxyAnchorLoss: "test_proxy_anchor.py",
+    losses.CenterLoss: "test_center.py",
+    losses.AdaFaceLoss: "test_norms.py",
+    losses.MagFaceLoss: "test_norms.py",
+    losses.SubCenterArcFaceLoss: "test_several_centers.py",
+    losses.SoftTripleLoss: "test_several_centers.py",
 }
 
 
@@ -84,7 +140,7 @@ def against(kind: str, batch: Batch, gallery: Batch) -> tuple[Batch, object, Bat
 def test_every_loss_is_its_formula(name: str, kind: str, batch: Batch, gallery: Batch) -> None:
     case = CASES[name]
     # Unscaled inner products of long vectors would hide all but the largest pair.
-    if name == "softmax":
+    if case.similarity is reference.inner_product:
         batch = (batch[0] / 10, batch[1])
     (vectors, labels), compared_with, listed = against(kind, batch, gallery)
     expected = reference.anchor_losses(
@@ -93,6 +149,7 @@ def test_every_loss_is_its_formula(name: str, kind: str, batch: Batch, gallery: 
         case.formula,
         None if listed is None else (listed[0].tolist(), listed[1].tolist()),
         case.similarity,
+        case.needs,
     )
     each = case.make(reduction="none")(vectors, labels, compared_with)
     assert each.dtype == torch.float64
@@ -104,8 +161,12 @@ def test_every_loss_is_its_formula(name: str, kind: str, batch: Batch, gallery: 
 
 
 def test_every_name_of_the_catalogue_is_tested_here() -> None:
-    tested = {type(case.make()) for case in CASES.values()}
-    assert tested == set(PairLoss.__subclasses__())
+    named = {getattr(catalogue, name) for name in catalogue.__all__}
+    assert named == {type(case.make()) for case in CASES.values()} | set(OTHER_SHAPES)
+    assert all(getattr(losses, kind.__name__) is kind for kind in named)
+    for kind, file in OTHER_SHAPES.items():
+        text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        assert f"losses.{kind.__name__}(" in text
 
 
 @pytest.fixture
@@ -167,10 +228,36 @@ def test_cosface_is_the_unified_loss_with_proxies(
     assert torch.equal(losses.CosFaceLoss(0.2, 30)(*classes), losses.UnifiedLoss(0.2, 30)(*classes))
 
 
+@pytest.mark.parametrize("detach_weights", [True, False])
+def test_ellipse_with_ratio_one_is_circle(batch: Batch, detach_weights: bool) -> None:
+    results = []
+    for make in (losses.EllipseLoss, losses.CircleLoss):
+        vectors = batch[0].clone().requires_grad_()
+        loss = make(0.3, 64, detach_weights=detach_weights)(vectors, batch[1])
+        results.append((loss.detach(), *torch.autograd.grad(loss, vectors)))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_a_ratio_above_one_asks_more_of_positives() -> None:
+    anchor, label = torch.ones(1, 1), torch.tensor([0])
+    similarities = torch.tensor([[0.6], [0.3]], requires_grad=True)
+    given = (similarities, torch.tensor([0, 1]))
+
+    def pull_over_push(ratio: float) -> float:
+        loss = losses.EllipseLoss(0.25, 8, ratio, normalize=False)(anchor, label, given)
+        (gradient,) = torch.autograd.grad(loss, similarities)
+        return float(gradient[0] / gradient[1])
+
+    assert pull_over_push(4) == pytest.approx(4 * pull_over_push(1), rel=1e-5)
+
+
 def test_circle_with_weights_of_one_is_the_unified_loss(batch: Batch) -> None:
     class Unweighted(losses.Circle):
-        def _weight(self, distance: Tensor) -> Tensor:
-            return torch.ones_like(distance)
+        def positive_logit(self, similarity: Tensor) -> Tensor:
+            return -self.scale * (similarity - self.delta_p)
+
+        def negative_logit(self, similarity: Tensor) -> Tensor:
+            return self.scale * (similarity - self.delta_n)
 
     for margin in (0.1, 0.25, 0.4):
         circle = PairLoss(Unweighted(margin, 64), losses.Unified())(*batch)
@@ -220,7 +307,7 @@ def test_expected_initial_loss_of_circle(
     assert value == pytest.approx(closed_form, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "softmax"])
+@pytest.mark.parametrize("name", CASES)
 def test_expected_initial_loss_is_the_loss_of_orthogonal_embeddings(name: str) -> None:
     embeddings, labels = 3 * torch.eye(20, dtype=torch.float64), torch.arange(4).repeat_interleave(5)
     criterion = CASES[name].make()
@@ -244,6 +331,22 @@ def test_defaults_are_those_of_the_papers() -> None:
     assert losses.SoftmaxLoss().boundary == losses.Linear(0, 1)
     assert losses.SoftmaxLoss().normalize is False
     assert losses.TripletLoss().boundary == losses.Linear(0.2, 1)
+    ellipse = losses.EllipseLoss().boundary
+    assert isinstance(ellipse, losses.Ellipse)
+    assert (ellipse.margin, ellipse.scale, ellipse.ratio) == (0.25, 256, 1)
+    assert losses.NPairLoss().boundary == losses.Linear(0, 1)
+    assert losses.NPairLoss().normalize is False
+    assert losses.InfoNCELoss().boundary == losses.Linear(0, 1 / 0.07)
+    assert losses.SupConLoss().boundary == losses.Linear(0, 10)
+    assert losses.ContrastiveLoss().boundary == losses.Thresholds(1, 0.5)
+    assert losses.MultiSimilarityLoss().boundary == losses.Thresholds(0.5, 0.5, 2, 50)
+    assert losses.LiftedStructureLoss().boundary == losses.Linear(1, 1)
+    assert losses.ProxyNCALoss().boundary == losses.Linear(0, 2)
+    assert losses.ProxyAnchorLoss().boundary == losses.Thresholds(0.1, -0.1, 32, 32)
+    line = losses.SigmoidLoss().boundary
+    assert isinstance(line, losses.LearnedLine)
+    assert line.log_scale.exp().item() == pytest.approx(10, rel=1e-6)
+    assert line.bias.item() == -10
 
 
 @pytest.mark.parametrize("mining", ["semihard", "", None])
@@ -253,10 +356,25 @@ def test_unknown_mining_is_named(mining: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [losses.CircleLoss, losses.UnifiedLoss, losses.CosFaceLoss, losses.ArcFaceLoss]
+    "make",
+    [
+        losses.CircleLoss,
+        losses.EllipseLoss,
+        losses.UnifiedLoss,
+        losses.CosFaceLoss,
+        losses.ArcFaceLoss,
+        losses.LiftedStructureLoss,
+    ],
 )
 def test_wrong_scale_and_margin_reach_the_boundary_s_check(make: Callable[..., PairLoss]) -> None:
     with pytest.raises(ValueError, match="scale must be a finite number above 0, but got -1"):
         make(scale=-1)
     with pytest.raises(ValueError, match="margin must be a finite number, but got nan"):
         make(margin=math.nan)
+
+
+@pytest.mark.parametrize("make", [losses.InfoNCELoss, losses.SupConLoss])
+@pytest.mark.parametrize("temperature", [0.0, -0.1, math.nan])
+def test_temperature_must_be_above_zero(make: Callable[..., PairLoss], temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"temperature must be above 0, but got {temperature}"):
+        make(temperature)

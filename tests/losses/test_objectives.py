@@ -6,14 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from circlet.engine import PairStatistics
-from circlet.losses import Hinge, Unified
+from circlet.engine import PairStatistics, Reduction
+from circlet.losses import (
+    Hinge,
+    Independent,
+    Objective,
+    PerPositive,
+    Separate,
+    SoftHinge,
+    SupervisedContrastive,
+    Unbounded,
+    Unified,
+)
 
 
-def statistics(positive: list[float], negative: list[float], requires_grad: bool = False) -> PairStatistics:
-    by_p = torch.tensor(positive, dtype=torch.float64, requires_grad=requires_grad)
-    by_n = torch.tensor(negative, dtype=torch.float64, requires_grad=requires_grad)
-    return PairStatistics(by_p, by_n, (by_p > -math.inf).long(), (by_n > -math.inf).long())
+def statistics(
+    *values: list[float], positives: int = 2, negatives: int = 3, requires_grad: bool = False
+) -> PairStatistics:
+    """The numbers of several anchors, of which each has that many pairs."""
+    tensors = tuple(torch.tensor(value, dtype=torch.float64, requires_grad=requires_grad) for value in values)
+    count = torch.ones(len(values[0]), dtype=torch.long)
+    return PairStatistics(tensors, positives * count, negatives * count)
 
 
 def softplus(value: float) -> float:
@@ -30,28 +43,92 @@ def test_divisor_divides() -> None:
     assert float(Unified(divisor=8)(statistics([5.0], [2.0]))) == pytest.approx(softplus(7) / 8)
 
 
-def test_hinge_is_the_positive_part_of_the_sum() -> None:
-    loss = Hinge()(statistics([-0.4, -0.4, 0.5], [0.3, 0.6, 0.25]))
+@pytest.mark.parametrize("objective", [Hinge(), SoftHinge()])
+def test_hinges_are_the_positive_part_of_the_sum(objective: Objective) -> None:
+    loss = objective(statistics([-0.4, -0.4, 0.5], [0.3, 0.6, 0.25]))
     torch.testing.assert_close(loss, torch.tensor([0, 0.2, 0.75], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("objective", [Unified(), Hinge()])
-def test_a_missing_side_costs_nothing_and_has_no_gradient(objective: Unified | Hinge) -> None:
+def test_unbounded_is_the_sum_itself() -> None:
+    loss = Unbounded()(statistics([-4.0, 0.5], [0.3, 0.25]))
+    torch.testing.assert_close(loss, torch.tensor([-3.7, 0.75], dtype=torch.float64))
+
+
+def test_separate_holds_each_side_against_zero() -> None:
+    loss = Separate(positive_divisor=2, negative_divisor=50)(statistics([1.5], [-2.0]))
+    assert float(loss) == pytest.approx(softplus(1.5) / 2 + softplus(-2) / 50, rel=1e-15)
+
+
+def test_per_positive_is_the_mean_over_positives() -> None:
+    loss = PerPositive()(statistics([0.7], [6.0], positives=4))
+    assert float(loss) == 1.5
+
+
+def test_supervised_contrastive_is_the_log_of_all_less_the_mean_of_positives() -> None:
+    loss = SupervisedContrastive()(statistics([0.4], [0.9], [-2.4], positives=3))
+    assert float(loss) == pytest.approx(math.log(math.exp(0.4) + math.exp(0.9)) - 0.8, rel=1e-14)
+
+
+def test_supervised_contrastive_of_no_pairs_has_a_finite_gradient() -> None:
+    given = statistics([-math.inf], [-math.inf], [0.0], positives=0, negatives=0, requires_grad=True)
+    torch.where(given.having("positive"), SupervisedContrastive()(given), 0).sum().backward()
+    assert [value.grad.tolist() for value in given.values if value.grad is not None] == [[0], [0], [0]]
+
+
+def test_independent_adds_sums_or_means() -> None:
+    given = statistics([6.0], [6.0], positives=2, negatives=3)
+    assert float(Independent(averaged=True)(given)) == 5
+    assert float(Independent(averaged=False)(given)) == 12
+
+
+@pytest.mark.parametrize("objective", [Unified(), Hinge(), SoftHinge()])
+def test_a_missing_side_costs_nothing_and_has_no_gradient(objective: Objective) -> None:
     given = statistics([-math.inf, 900.0, -math.inf], [900.0, -math.inf, -math.inf], requires_grad=True)
     loss: Tensor = objective(given)
     assert loss.tolist() == [0, 0, 0]
     loss.sum().backward()
-    assert given.positive.grad is not None
-    assert given.negative.grad is not None
-    assert given.positive.grad.tolist() == given.negative.grad.tolist() == [0, 0, 0]
+    for value in given.values:
+        assert value.grad is not None
+        assert value.grad.tolist() == [0, 0, 0]
 
 
-def test_each_asks_for_the_statistic_of_its_formula() -> None:
-    assert Unified().reduction == "logsumexp"
-    assert Hinge().reduction == "maximum"
+def test_a_missing_side_leaves_the_other_one_to_separate() -> None:
+    given = statistics([-math.inf, 3.0, -math.inf], [1.0, -math.inf, -math.inf], requires_grad=True)
+    loss = Separate()(given)
+    assert loss.tolist() == pytest.approx([softplus(1), softplus(3), 0])
+    loss.sum().backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in given.values)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_independent_of_no_pairs_is_zero(averaged: bool) -> None:
+    loss = Independent(averaged=averaged)(statistics([0.0], [0.0], positives=0, negatives=0))
+    assert loss.tolist() == [0]
+
+
+def test_each_asks_for_the_numbers_of_its_formula() -> None:
+    both = (Reduction("positive"), Reduction("negative"))
+    for objective in (Unified(), SoftHinge(), Unbounded(), Separate()):
+        assert objective.reductions == both
+    assert [reduction.kind for reduction in Hinge().reductions] == ["maximum", "maximum"]
+    assert [reduction.kind for reduction in Independent().reductions] == ["relu sum", "relu sum"]
+    assert [reduction.kind for reduction in Independent(smooth=True).reductions] == ["softplus sum"] * 2
+    assert PerPositive().reductions[1] == Reduction("positive", "softplus sum", offset=0)
+    assert SupervisedContrastive().reductions[1] == Reduction("positive", "logsumexp", logit="negative")
+
+
+def test_what_an_anchor_must_have_to_count() -> None:
+    for objective in (Unified(), Hinge(), SoftHinge(), Unbounded(), PerPositive()):
+        assert objective.needs == "both"
+    assert SupervisedContrastive().needs == "positive"
+    assert Separate().needs == Independent().needs == "any"
 
 
 @pytest.mark.parametrize("divisor", [0.0, -2.0, math.nan])
-def test_divisor_must_be_above_zero(divisor: float) -> None:
+def test_divisors_must_be_above_zero(divisor: float) -> None:
     with pytest.raises(ValueError, match=f"divisor must be above 0, but got {divisor}"):
         Unified(divisor=divisor)
+    with pytest.raises(ValueError, match=f"positive_divisor must be above 0, but got {divisor}"):
+        Separate(positive_divisor=divisor)
+    with pytest.raises(ValueError, match=f"negative_divisor must be above 0, but got {divisor}"):
+        Separate(negative_divisor=divisor)

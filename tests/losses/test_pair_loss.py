@@ -81,9 +81,10 @@ def test_duplicates_are_pairs_of_their_own(make: Callable[..., PairLoss]) -> Non
     statistics = make().statistics(vectors, labels)
     assert statistics.positive_count.tolist() == [1, 1, 1, 1]
     assert statistics.negative_count.tolist() == [2, 2, 2, 2]
-    torch.testing.assert_close(statistics.positive.tolist(), [positive] * 4)
-    twice = math.log(2) if make().objective.reduction == "logsumexp" else 0
-    torch.testing.assert_close(statistics.negative.tolist(), [negative + twice] * 4)
+    of_positives, of_negatives = statistics.values
+    torch.testing.assert_close(of_positives.tolist(), [positive] * 4)
+    twice = 0 if isinstance(make().objective, losses.Hinge) else math.log(2)
+    torch.testing.assert_close(of_negatives.tolist(), [negative + twice] * 4)
 
 
 def test_batch_given_as_references_keeps_the_pair_of_an_anchor_with_itself(batch: Batch) -> None:
@@ -215,12 +216,16 @@ def test_without_normalising_similarities_are_inner_products(batch: Batch) -> No
     assert loss.item() == pytest.approx(reference.mean_loss(expected), rel=1e-12)
 
 
-def test_vectors_are_what_the_similarities_are_made_of(batch: Batch, gallery: Batch) -> None:
-    anchors, vectors, labels, self_index = losses.CircleLoss().vectors(*batch, gallery)
-    torch.testing.assert_close(anchors, functional.normalize(batch[0]))
-    torch.testing.assert_close(vectors, functional.normalize(gallery[0]))
-    assert torch.equal(labels, gallery[1])
-    assert self_index is None
+def test_similarities_are_cosines_with_the_masks_of_both_sides(batch: Batch, gallery: Batch) -> None:
+    similarities, positives, negatives = losses.CircleLoss().similarities(*batch, gallery)
+    cosines = functional.cosine_similarity(batch[0][:, None], gallery[0][None], dim=2)
+    torch.testing.assert_close(similarities, cosines)
+    same = batch[1][:, None] == gallery[1][None]
+    assert torch.equal(positives, same)
+    assert torch.equal(negatives, ~same)
+    _, positives, negatives = losses.CircleLoss().similarities(*batch)
+    assert not positives.diagonal().any()
+    assert not negatives.diagonal().any()
 
 
 @pytest.mark.parametrize(
@@ -274,5 +279,5 @@ def test_unknown_reduction_is_named(reduction: str | None) -> None:
 def test_prints_what_it_is_made_of() -> None:
     assert repr(losses.UnifiedLoss(0.2, 30, reduction="sum")) == (
         "UnifiedLoss(boundary=Linear(margin=0.2, scale=30), "
-        "objective=Unified(divisor=1.0, reduction='logsumexp'), normalize=True, reduction='sum')"
+        "objective=Unified(divisor=1.0), normalize=True, reduction='sum')"
     )

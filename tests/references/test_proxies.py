@@ -55,7 +55,7 @@ def test_a_label_without_a_proxy_is_named(labels: list[int], message: str) -> No
 
 @pytest.mark.parametrize(("classes", "dim"), [(0, 4), (4, 0), (-1, 4)])
 def test_sizes_must_be_positive(classes: int, dim: int) -> None:
-    with pytest.raises(ValueError, match=f"at least 1, but got {classes} and {dim}"):
+    with pytest.raises(ValueError, match=f"at least 1, but got {classes}, {dim} and 1"):
         Proxies(classes, dim)
 
 
@@ -91,4 +91,5 @@ def test_proxies_learn() -> None:
 
 
 def test_prints_its_size() -> None:
+    assert repr(Proxies(4, 3, centers=2)) == "Proxies(num_classes=4, embedding_dim=3, centers=2)"
     assert repr(Proxies(4, 3)) == "Proxies(num_classes=4, embedding_dim=3)"

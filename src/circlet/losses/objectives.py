@@ -1,22 +1,35 @@
 """Objectives: how the reduced logits of an anchor become its loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from circlet.engine import PairStatistics, Reduction
+
+Needs = Literal["both", "positive", "any"]
 
 # torch's softplus is the identity above its threshold; the default, 20, is coarser than float64.
 _SOFTPLUS_THRESHOLD = 40.0
 
 
 class Objective(Protocol):
-    """Which statistics a loss needs of the logits, and the loss of each anchor from them."""
+    """Which numbers a loss needs of the logits, and the loss of each anchor from them, in that order.
+
+    Attributes:
+        reductions: The numbers.
+        needs: What an anchor must have to count: a positive and a negative ("both"), a "positive", or "any"
+            of the two.
+    """
 
     @property
-    def reduction(self) -> Reduction: ...
+    def reductions(self) -> Sequence[Reduction]: ...
+
+    @property
+    def needs(self) -> Needs: ...
 
     def __call__(self, statistics: PairStatistics, /) -> Tensor: ...
 
@@ -37,22 +50,159 @@ class Unified:
     """
 
     divisor: float = 1.0
-    reduction: Reduction = "logsumexp"
+    reductions: ClassVar = (Reduction("positive"), Reduction("negative"))
+    needs: ClassVar[Needs] = "both"
 
     def __post_init__(self) -> None:
-        if not self.divisor > 0:
-            raise ValueError(f"divisor must be above 0, but got {self.divisor}")
+        _check_above_zero(divisor=self.divisor)
 
     def __call__(self, statistics: PairStatistics) -> Tensor:
-        total = statistics.positive + statistics.negative
-        return functional.softplus(total, threshold=_SOFTPLUS_THRESHOLD) / self.divisor
+        positive, negative = statistics.values
+        return softplus(positive + negative) / self.divisor
 
 
 @dataclass(frozen=True)
 class Hinge:
     """relu(max_j logit_n^j + max_i logit_p^i): only the hardest positive and negative count (Eq. 3)."""
 
-    reduction: Reduction = "maximum"
+    reductions: ClassVar = (Reduction("positive", "maximum"), Reduction("negative", "maximum"))
+    needs: ClassVar[Needs] = "both"
 
     def __call__(self, statistics: PairStatistics) -> Tensor:
-        return (statistics.positive + statistics.negative).relu()
+        positive, negative = statistics.values
+        return (positive + negative).relu()
+
+
+@dataclass(frozen=True)
+class SoftHinge:
+    """relu(logsumexp_j logit_n^j + logsumexp_i logit_p^i): the hinge of lifted structure.
+
+    It differs from `Unified` near the decision boundary alone, where that is smooth.
+    """
+
+    reductions: ClassVar = (Reduction("positive"), Reduction("negative"))
+    needs: ClassVar[Needs] = "both"
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        positive, negative = statistics.values
+        return (positive + negative).relu()
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    """logsumexp_j logit_n^j + logsumexp_i logit_p^i, without the softplus: neighbourhood components.
+
+    With one positive it is -log(exp(-logit_p) / sum_j exp(logit_n^j)): the positive is not in the sum, so
+    that the loss has no lower bound and its gradient no end.
+    """
+
+    reductions: ClassVar = (Reduction("positive"), Reduction("negative"))
+    needs: ClassVar[Needs] = "both"
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        positive, negative = statistics.values
+        return positive + negative
+
+
+@dataclass(frozen=True)
+class Separate:
+    """softplus(logsumexp_i logit_p^i) / divisor_p + softplus(logsumexp_j logit_n^j) / divisor_n.
+
+    Positives and negatives are held against fixed thresholds, and not against each other.
+
+    Args:
+        positive_divisor, negative_divisor: Above 0; mostly the scales of the two logits.
+
+    Raises:
+        ValueError: A divisor is not above 0.
+    """
+
+    positive_divisor: float = 1.0
+    negative_divisor: float = 1.0
+    reductions: ClassVar = (Reduction("positive"), Reduction("negative"))
+    needs: ClassVar[Needs] = "any"
+
+    def __post_init__(self) -> None:
+        _check_above_zero(positive_divisor=self.positive_divisor, negative_divisor=self.negative_divisor)
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        positive, negative = statistics.values
+        return softplus(positive) / self.positive_divisor + softplus(negative) / self.negative_divisor
+
+
+@dataclass(frozen=True)
+class PerPositive:
+    """mean_i softplus(logsumexp_j logit_n^j + logit_p^i): each positive by itself against all negatives.
+
+    With one positive it is `Unified`.
+    """
+
+    reductions: ClassVar = (Reduction("negative"), Reduction("positive", "softplus sum", offset=0))
+    needs: ClassVar[Needs] = "both"
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        _, of_positives = statistics.values
+        return of_positives / statistics.positive_count.clamp_min(1)
+
+
+@dataclass(frozen=True)
+class SupervisedContrastive:
+    """log(sum_a exp(logit(s_a))) - mean_i logit(s_p^i), where a goes over positives and negatives.
+
+    The logit is the boundary's negative one, and its positive one is the same with the sign turned: a
+    boundary with margin 0. The loss is 0 only if there is one positive and no more.
+    """
+
+    reductions: ClassVar = (
+        Reduction("negative"),
+        Reduction("positive", "logsumexp", logit="negative"),
+        Reduction("positive", "sum"),
+    )
+    needs: ClassVar[Needs] = "positive"
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        negatives, positives, sum_of_positives = statistics.values
+        # Anchors without positives do not count, but logaddexp of two -inf would give them NaN as gradient.
+        positives = torch.where(statistics.positive_count > 0, positives, 0)
+        everything = torch.logaddexp(negatives, positives)
+        return everything + sum_of_positives / statistics.positive_count.clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Every pair by itself: relu or softplus of each logit, as a sum or mean over either side.
+
+    Args:
+        smooth: softplus instead of relu.
+        averaged: Each side's mean instead of its sum.
+    """
+
+    smooth: bool = False
+    averaged: bool = True
+    needs: ClassVar[Needs] = "any"
+
+    @property
+    def reductions(self) -> Sequence[Reduction]:
+        return _SMOOTH_SUMS if self.smooth else _HINGE_SUMS
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        positive, negative = statistics.values
+        if self.averaged:
+            positive = positive / statistics.positive_count.clamp_min(1)
+            negative = negative / statistics.negative_count.clamp_min(1)
+        return positive + negative
+
+
+_HINGE_SUMS = (Reduction("positive", "relu sum"), Reduction("negative", "relu sum"))
+_SMOOTH_SUMS = (Reduction("positive", "softplus sum"), Reduction("negative", "softplus sum"))
+
+
+def softplus(values: Tensor) -> Tensor:
+    """log(1 + exp(v)), to float64 precision."""
+    return functional.softplus(values, threshold=_SOFTPLUS_THRESHOLD)
+
+
+def _check_above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, but got {value}")

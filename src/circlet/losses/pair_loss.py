@@ -1,17 +1,30 @@
 """The one shape of all losses: a boundary and an objective over references."""
 
-import math
+from dataclasses import replace
+from math import isfinite
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from circlet.engine import PairStatistics, pair_statistics
+from circlet.engine import (
+    Centers,
+    Nearest,
+    PairStatistics,
+    Pooling,
+    batch_statistics,
+    pair_masks,
+    pair_statistics,
+)
 from circlet.losses.boundaries import Boundary
 from circlet.losses.objectives import Objective
-from circlet.references import Batch, Given, References
+from circlet.references import Batch, Given, References, ReferenceSet
 
 Averaging = Literal["mean", "sum", "none"]
+# Below every length that a float32 vector other than zeros can have.
+_SMALLEST = torch.finfo(torch.float32).tiny
+
 ReferencesLike = References | tuple[Tensor, Tensor] | None
 
 
@@ -31,8 +44,11 @@ class PairLoss(nn.Module):
         objective: How the logits become a loss.
         normalize: Scale anchors and references to length 1, so that similarities are cosines. False
             takes inner products of the vectors as they come.
-        reduction: "mean" and "sum" are over the anchors that have a positive and a negative; without any
-            they are 0, with a graph behind them. "none" gives the loss of each anchor, 0 for the others.
+        pooling: How the similarities of several centres of a class become one, where references have
+            several. Default: the largest counts.
+        reduction: "mean" and "sum" are over the anchors that have what the objective needs, mostly a positive
+            and a negative; without any they are 0, with a graph behind them. "none" gives the loss of each
+            anchor, 0 for the others.
 
     Raises:
         ValueError: The reduction is none of the three.
@@ -48,11 +64,12 @@ class PairLoss(nn.Module):
         objective: Objective,
         *,
         normalize: bool = True,
+        pooling: Pooling | None = None,
         reduction: Averaging = "mean",
     ) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', but got {reduction!r}")
+        check_reduction(reduction)
+        self.pooling = pooling or Nearest()
         self.boundary = boundary
         self.objective = objective
         self.normalize = normalize
@@ -74,56 +91,49 @@ class PairLoss(nn.Module):
             ValueError: Shapes, dtypes or values are not as said, or an embedding is not finite.
         """
         statistics = self.statistics(embeddings, labels, references)
-        loss: Tensor = self.objective(statistics)
-        if self.reduction == "none":
-            return loss
-        if self.reduction == "sum":
-            return loss.sum()
-        return loss.sum() / statistics.complete.sum().clamp_min(1)
+        counted = statistics.having(self.objective.needs)
+        return averaged(self.objective(statistics), counted, self.reduction)
 
     def statistics(
         self, embeddings: Tensor, labels: Tensor, references: ReferencesLike = None
     ) -> PairStatistics:
         """The reduced logits of each anchor, before the objective; arguments as for a call."""
-        anchors, vectors, reference_labels, self_index = self.vectors(embeddings, labels, references)
-        with torch.autocast(anchors.device.type, enabled=False):
-            return pair_statistics(
-                anchors,
-                labels,
-                vectors,
-                reference_labels,
-                self.boundary,
-                self.objective.reduction,
-                self_index,
-            )
+        given = reference_set(embeddings, labels, references)
+        reductions, normalize = self.objective.reductions, self.normalize
+        if given.is_batch:
+            return batch_statistics(embeddings, labels, self.boundary, reductions, normalize=normalize)
+        return pair_statistics(
+            embeddings,
+            labels,
+            given.vectors,
+            given.labels,
+            self.boundary,
+            reductions,
+            given.self_index,
+            normalize=normalize,
+            centers=None if given.centers == 1 else Centers(given.centers, self.pooling),
+        )
 
-    def vectors(
+    @torch.no_grad()
+    def similarities(
         self, embeddings: Tensor, labels: Tensor, references: ReferencesLike = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """The anchors and references whose inner products are the similarities; arguments as for a call.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The similarities that the loss is made of, as a whole matrix, for a look at them; no gradient.
 
         Returns:
-            anchors (batch, dim), references (references, dim), their labels (references,), and the
-            position of each anchor among the references (batch,) or None.
+            The similarities (batch, references), and which of them belong to positives and to negatives.
         """
-        _check_batch(embeddings, labels)
-        if references is None:
-            references = Batch()
-        elif isinstance(references, tuple):
-            references = Given(*references)
-        given = references(embeddings, labels)
-        if given.vectors.shape[1] != embeddings.shape[1]:
-            raise ValueError(
-                f"embeddings have {embeddings.shape[1]} dimensions, but the references have "
-                f"{given.vectors.shape[1]}"
-            )
+        given = reference_set(embeddings, labels, references)
         dtype = torch.promote_types(embeddings.dtype, given.vectors.dtype)
         dtype = torch.promote_types(dtype, torch.float32)
+        anchors, vectors = embeddings.to(dtype), given.vectors.to(dtype)
+        if self.normalize:
+            anchors, vectors = (functional.normalize(some, eps=_SMALLEST) for some in (anchors, vectors))
         with torch.autocast(embeddings.device.type, enabled=False):
-            anchors = self._prepared(embeddings, dtype)
-            same = given.vectors is embeddings
-            vectors = anchors if same else self._prepared(given.vectors.to(embeddings.device), dtype)
-        return anchors, vectors, given.labels.to(embeddings.device), given.self_index
+            similarities = anchors @ vectors.T
+            if given.centers > 1:
+                similarities = Centers(given.centers, self.pooling).pooled(similarities)
+            return similarities, *pair_masks(labels, given.labels, given.self_index)
 
     def expected_initial_loss(self, positives: int, negatives: int) -> float:
         """The loss of an anchor all of whose similarities are 0, as of embeddings spread at random.
@@ -142,29 +152,60 @@ class PairLoss(nn.Module):
             raise ValueError(
                 f"positives and negatives must be at least 1, but got {positives} and {negatives}"
             )
-        zero = torch.zeros(1, dtype=torch.float64)
-        summed = self.objective.reduction == "logsumexp"
-        statistics = PairStatistics(
-            positive=self.boundary.positive_logit(zero) + (math.log(positives) if summed else 0),
-            negative=self.boundary.negative_logit(zero) + (math.log(negatives) if summed else 0),
-            positive_count=torch.tensor([positives]),
-            negative_count=torch.tensor([negatives]),
-        )
-        return float(self.objective(statistics))
-
-    def _prepared(self, vectors: Tensor, dtype: torch.dtype) -> Tensor:
-        vectors = vectors.to(dtype)
-        if not self.normalize:
-            return vectors
-        length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        # A vector of zeros has no direction: it stays zero, with gradient zero instead of a huge one.
-        return vectors / torch.where(length > 0, length, math.inf)
+        # Inner products of 0, as of many vectors of which each has one direction of its own.
+        ones = torch.eye(2, dtype=torch.float64)
+        anchor, others = ones[:1], ones[1:].expand(positives + negatives, 2)
+        labels = torch.tensor([0] * positives + [1] * negatives)
+        boundary, reductions = self.boundary, self.objective.reductions
+        with torch.no_grad():
+            statistics = pair_statistics(anchor, labels[:1], others, labels, boundary, reductions)
+            return float(self.objective(statistics))
 
     def extra_repr(self) -> str:
         return (
             f"boundary={self.boundary}, objective={self.objective}, normalize={self.normalize}, "
             f"reduction={self.reduction!r}"
         )
+
+
+def reference_set(embeddings: Tensor, labels: Tensor, references: ReferencesLike) -> ReferenceSet:
+    """What the anchors are compared with, on their device, of whatever was given; arguments as for a call.
+
+    Raises:
+        ValueError: Shapes, dtypes or values are not as said, or an embedding is not finite.
+    """
+    _check_batch(embeddings, labels)
+    if references is None:
+        references = Batch()
+    elif isinstance(references, tuple):
+        references = Given(*references)
+    given = references(embeddings, labels)
+    if given.vectors.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f"embeddings have {embeddings.shape[1]} dimensions, but the references have "
+            f"{given.vectors.shape[1]}"
+        )
+    device = embeddings.device
+    return replace(given, vectors=given.vectors.to(device), labels=given.labels.to(device))
+
+
+def check_reduction(reduction: str) -> None:
+    """
+    Raises:
+        ValueError: The reduction is none of the three.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', but got {reduction!r}")
+
+
+def averaged(loss: Tensor, counted: Tensor, reduction: Averaging) -> Tensor:
+    """Losses (batch,) put together over the anchors that are counted (batch,); see `PairLoss`."""
+    loss = torch.where(counted, loss, 0)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    return loss.sum() / counted.sum().clamp_min(1)
 
 
 def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
@@ -184,9 +225,9 @@ def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers, but got {labels.dtype}; labels.long() would fit")
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not finite.all():
-        bad = (~finite).nonzero().flatten()
+    # One pass finds NaN and infinity; which rows they are in is looked up only then.
+    if embeddings.numel() > 0 and not all(map(isfinite, map(float, embeddings.detach().aminmax()))):
+        bad = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten()
         raise ValueError(
             f"embeddings must be finite, but {len(bad)} of {len(embeddings)} rows hold NaN or infinity, "
             f"the first at position {int(bad[0])}: lower the learning rate or clip gradients, "

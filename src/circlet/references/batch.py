@@ -15,4 +15,6 @@ class Batch(nn.Module):
             embeddings: (batch, dim).
             labels: (batch,) integers.
         """
-        return ReferenceSet(embeddings, labels, torch.arange(len(labels), device=labels.device))
+        return ReferenceSet(
+            embeddings, labels, torch.arange(len(labels), device=labels.device), is_batch=True
+        )

@@ -7,7 +7,7 @@ from circlet.references.base import ReferenceSet
 
 
 class Proxies(nn.Module):
-    """One learned vector per class; its label is its row.
+    """One learned vector per class, or several; its label is its place.
 
     With these references a loss learns from class labels: an anchor has one positive, the proxy of its
     class, and num_classes - 1 negatives. The unified objective is then the cross-entropy of a classifier
@@ -19,6 +19,8 @@ class Proxies(nn.Module):
     Args:
         num_classes: How many classes there are; labels are 0 to num_classes - 1.
         embedding_dim: The dimension of the embeddings.
+        centers: Vectors of each class, whose similarities the loss pools: the largest counts, unless the loss
+            says otherwise.
 
     Raises:
         ValueError: A size is below 1.
@@ -28,18 +30,20 @@ class Proxies(nn.Module):
         >>> loss = losses.CircleLoss()(embeddings, labels, proxies)
     """
 
-    def __init__(self, num_classes: int, embedding_dim: int) -> None:
+    def __init__(self, num_classes: int, embedding_dim: int, *, centers: int = 1) -> None:
         super().__init__()
-        if num_classes < 1 or embedding_dim < 1:
+        if min(num_classes, embedding_dim, centers) < 1:
             raise ValueError(
-                f"num_classes and embedding_dim must be at least 1, but got {num_classes} and {embedding_dim}"
+                f"num_classes, embedding_dim and centers must be at least 1, but got {num_classes}, "
+                f"{embedding_dim} and {centers}"
             )
+        self.centers = centers
         # Vectors of length near 1, so that a learning rate means the same angle in any dimension.
-        self.weight = nn.Parameter(torch.randn(num_classes, embedding_dim) / embedding_dim**0.5)
+        self.weight = nn.Parameter(torch.randn(num_classes * centers, embedding_dim) / embedding_dim**0.5)
 
     @property
     def num_classes(self) -> int:
-        return self.weight.shape[0]
+        return self.weight.shape[0] // self.centers
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> ReferenceSet:
         """
@@ -59,7 +63,9 @@ class Proxies(nn.Module):
                 f"({len(outside)} of {len(labels)} labels are outside)"
             )
         classes = torch.arange(self.num_classes, device=self.weight.device)
-        return ReferenceSet(self.weight, classes)
+        return ReferenceSet(self.weight, classes, centers=self.centers)
 
     def extra_repr(self) -> str:
-        return f"num_classes={self.num_classes}, embedding_dim={self.weight.shape[1]}"
+        dim = self.weight.shape[1]
+        several = f", centers={self.centers}" if self.centers > 1 else ""
+        return f"num_classes={self.num_classes}, embedding_dim={dim}{several}"

@@ -27,7 +27,8 @@ def explained(message: str, settings: Sequence[type]) -> str:
         return f"{text}.{hint} `circlet train RECIPE --keys` prints all keys"
     path = re.search(r"Expected a dot import path string: (\S+)", text)
     if path is not None:
-        classes = {f"{part.__module__.rsplit('.', 1)[0]}.{part.__name__}": part for part in _parts()}
+        # As circlet.losses has it, and not the module that it comes from.
+        classes = {f"{'.'.join(part.__module__.split('.')[:2])}.{part.__name__}": part for part in _parts()}
         short = {part.__name__: name for name, part in classes.items()}
         near = difflib.get_close_matches(path[1].split(".")[-1], short, n=1)
         hint = f" Did you mean {short[near[0]]}?" if near else ""

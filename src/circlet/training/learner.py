@@ -31,8 +31,13 @@ class Learner(nn.Module):
         return self.criterion(embeddings, labels, self.proxies), embeddings
 
 
-def make_optimizer(learner: Learner, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimiser: weight decay on the network's matrices alone, a learning rate of its own for proxies."""
+def make_optimizer(learner: Learner, settings: OptimizerSettings, *, fused: bool) -> torch.optim.Optimizer:
+    """The optimiser: weight decay on the network's matrices alone, a learning rate of its own for proxies.
+
+    Args:
+        fused: One pass over all parameters instead of one for each operation; measured on two cores, 1.2 ms
+            instead of 10.5 for AdamW over 3.2 million. Scaled gradients (16-mixed) can't be clipped with it.
+    """
     network = [p for p in learner.embedder.parameters() if p.requires_grad]
     references = [] if learner.proxies is None else list(learner.proxies.parameters())
     groups = [
@@ -43,10 +48,10 @@ def make_optimizer(learner: Learner, settings: OptimizerSettings) -> torch.optim
     groups = [group for group in groups if group["params"]]
     if settings.name == "sgd":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            groups, lr=settings.learning_rate, momentum=settings.momentum
+            groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused
         )
     else:
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
     for group in optimizer.param_groups:
         group["highest_lr"] = group["lr"]
     return optimizer

@@ -31,7 +31,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     """
     fabric = recipe.fabric()
     learner, settings = parts.learner, recipe.optimizer
-    optimizer = make_optimizer(learner, settings)
+    optimizer = make_optimizer(learner, settings, fused=recipe.precision != "16-mixed")
     # Channels last in memory: a third quicker on CPUs, and what the tensor cores of GPUs want.
     learner.embedder.to(memory_format=torch.channels_last)
     model, stepper = fabric.setup(learner, optimizer)

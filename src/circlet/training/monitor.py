@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circlet.engine import pair_masks
 from circlet.losses import PairLoss
 from circlet.losses.pair_loss import ReferencesLike
 
@@ -31,14 +30,11 @@ class BatchSimilarities:
     hardest_negative: Tensor
 
 
-@torch.no_grad()
 def batch_similarities(
     criterion: PairLoss, embeddings: Tensor, labels: Tensor, references: ReferencesLike
 ) -> BatchSimilarities:
     """The similarities that the loss of this batch is made of."""
-    anchors, vectors, reference_labels, self_index = criterion.vectors(embeddings, labels, references)
-    similarities = anchors @ vectors.T
-    positives, negatives = pair_masks(labels, reference_labels, self_index)
+    similarities, positives, negatives = criterion.similarities(embeddings, labels, references)
     complete = positives.any(dim=1) & negatives.any(dim=1)
     return BatchSimilarities(
         positive=similarities[positives],

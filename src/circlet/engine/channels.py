@@ -1,0 +1,167 @@
+"""The numbers that are asked for, one channel each: which pairs, which logits of them, reduced how."""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from circlet.engine.classes import OwnClass
+from circlet.engine.log_sum_exp import LogSumExp
+from circlet.engine.logits import SIDES, LogitFunction, Pullback, Side
+from circlet.engine.maximum import Maximum
+from circlet.engine.plan import Kind
+from circlet.engine.reductions import Anchors, PairGradients, Reducer, Reduction
+from circlet.engine.sums import Sum, SumGradients
+
+
+class Channel:
+    """One number of each anchor.
+
+    Args:
+        reduction: What is asked for.
+        logits: The boundary.
+        offset: (anchors,) added to each logit, or None.
+        vectors: (anchors, dim), for number, dtype and device.
+    """
+
+    def __init__(
+        self, reduction: Reduction, logits: LogitFunction, offset: Tensor | None, vectors: Tensor
+    ) -> None:
+        self.reduction = reduction
+        self.logits = logits
+        count, scale = len(vectors), logits.scale
+        self.reducer: Reducer
+        if reduction.kind == "logsumexp":
+            self.reducer = LogSumExp(count, scale, vectors)
+        elif reduction.kind == "maximum":
+            self.reducer = Maximum(count, scale, vectors)
+        else:
+            self.reducer = Sum(reduction.kind, count, scale, vectors, offset)
+        self._gradients: PairGradients | None = None
+
+    def overwrite_(self, similarities: Tensor, workspace: Tensor) -> Pullback:
+        """Overwrite similarities by this channel's logit / scale; see `LogitFunction`."""
+        return self.logits.overwrite_(self.reduction.logit_side, similarities, workspace)
+
+    def begin_backward(self, gradient: Tensor) -> None:
+        """Take the gradient (anchors,) of the result."""
+        if not isinstance(self.reducer, Maximum):
+            self._gradients = cast(LogSumExp | Sum, self.reducer).pair_gradients(gradient)
+
+    @property
+    def gradients(self) -> PairGradients:
+        assert self._gradients is not None
+        return self._gradients
+
+    def offset_gradient(self) -> Tensor | None:
+        """(anchors,) the gradient of the offset when all tiles came by; None if there was none."""
+        if isinstance(self.reducer, Sum) and self.reducer.offset is not None:
+            return cast(SumGradients, self._gradients).of_offset
+        return None
+
+
+class Channels:
+    """All channels of a call, which see the same tiles.
+
+    Args:
+        all: In the order of their results.
+    """
+
+    def __init__(self, all: Sequence[Channel]) -> None:
+        self.all = all
+
+    def of(self, side: Side, *, backward: bool = False) -> list[Channel]:
+        """Those that count the pairs of a side; backward without the maxima, which need no tiles."""
+        return [
+            channel
+            for channel in self.all
+            if channel.reduction.pairs == side and not (backward and isinstance(channel.reducer, Maximum))
+        ]
+
+    def ask_for(self, kind: Kind, *, backward: bool = False) -> bool:
+        """Whether tiles of this kind are needed."""
+        sides = SIDES if kind == "diagonal" else (kind,)
+        return any(self.of(side, backward=backward) for side in sides)
+
+    def add_both(
+        self, side: Side, similarities: Tensor, rows: slice, columns: slice, workspace: Tensor
+    ) -> None:
+        """Take in a tile of one side whose rows and columns are anchors; overwrites it."""
+        for channel, tile in _copies(self.of(side), similarities):
+            channel.overwrite_(tile, workspace)
+            channel.reducer.add_both(tile, rows, columns, workspace)
+
+    def gradients_of_both(
+        self, side: Side, similarities: Tensor, rows: slice, columns: slice, slopes: Tensor, workspace: Tensor
+    ) -> Tensor:
+        """Overwrite such a tile by the gradients of its similarities."""
+        parts = []
+        for channel, tile in _copies(self.of(side, backward=True), similarities):
+            pull = channel.overwrite_(tile, slopes)
+            parts.append(pull(channel.gradients.both_(tile, rows, columns, workspace)))
+        return _summed(parts)
+
+    def add_rows(
+        self, similarities: Tensor, own: OwnClass, rows: slice, columns: slice, workspace: Tensor
+    ) -> None:
+        """Take in a tile of both sides whose rows are anchors; overwrites it."""
+        if len(own.rows) > 0:
+            anchors, places = own.rows[:, 0] + rows.start, own.columns + columns.start
+            for channel, tile in _copies(self.of("positive"), own.positives(similarities)):
+                channel.overwrite_(tile, torch.empty_like(tile))
+                channel.reducer.add_rows(tile.masked_fill_(~own.positive, -math.inf), anchors, places)
+        self._blank_(similarities, own)
+        for channel, tile in _copies(self.of("negative"), similarities):
+            channel.overwrite_(tile, workspace)
+            own.fill_(tile, -math.inf)
+            channel.reducer.add_rows(tile, rows, columns.start)
+
+    def gradients_of_rows(self, similarities: Tensor, own: OwnClass, rows: slice, slopes: Tensor) -> Tensor:
+        """Overwrite such a tile by the gradients of its similarities."""
+        of_positives = None
+        positive = self.of("positive", backward=True)
+        if len(own.rows) > 0:
+            anchors = own.rows[:, 0] + rows.start
+            if positive:
+                parts = [
+                    _gradients_of_positives(channel, tile, own, anchors)
+                    for channel, tile in _copies(positive, own.positives(similarities))
+                ]
+                of_positives = _summed(parts)
+        self._blank_(similarities, own)
+        parts = []
+        for channel, tile in _copies(self.of("negative", backward=True), similarities):
+            pull = channel.overwrite_(tile, slopes)
+            own.fill_(tile, -math.inf)
+            parts.append(pull(channel.gradients.rows_(tile, rows)))
+        of_pairs = _summed(parts) if parts else similarities.zero_()
+        if of_positives is not None:
+            own.set_positives_(of_pairs, of_positives)
+        return of_pairs
+
+    def _blank_(self, similarities: Tensor, own: OwnClass) -> None:
+        """A user's logits may have no slope at 1, where the anchor itself is."""
+        if not self.all[0].logits.closed:
+            own.fill_(similarities, 0)
+
+
+def _gradients_of_positives(channel: Channel, tile: Tensor, own: OwnClass, anchors: Anchors) -> Tensor:
+    pull = channel.overwrite_(tile, torch.empty_like(tile))
+    return pull(channel.gradients.rows_(tile.masked_fill_(~own.positive, -math.inf), anchors))
+
+
+def _copies(channels: list[Channel], tile: Tensor) -> list[tuple[Channel, Tensor]]:
+    """Each channel with a tile of its own to overwrite; the last one gets the original."""
+    return [
+        (channel, tile if position == len(channels) - 1 else tile.clone())
+        for position, channel in enumerate(channels)
+    ]
+
+
+def _summed(parts: list[Tensor]) -> Tensor:
+    total, *others = parts
+    for other in others:
+        total += other
+    return total
