@@ -119,6 +119,10 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
 
 def _clip(fabric: Fabric, model: nn.Module, stepper: Any, largest: float) -> float:
     """Scale the gradients down to a norm of at most `largest` (0: leave them); returns their norm before."""
+    if largest == 0 and getattr(fabric.strategy.precision, "scaler", None) is None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+    # Gradients that are scaled for half precision are unscaled here.
     norm = fabric.clip_gradients(model, stepper, max_norm=largest or math.inf)
     return math.nan if norm is None else norm.item()
 
