@@ -180,6 +180,20 @@ def test_no_references_and_no_anchors(kind: Kind) -> None:
     assert as_rows(pair_statistics(none, no_labels, x, labels, Sloped(), reductions)) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_width(dtype: torch.dtype) -> None:
+    """Also of other widths than the references', and in the batch; here in tiles, and not as one matrix."""
+    torch.manual_seed(7)
+    x, y = torch.randn(300, 3), torch.randn(400, 3)
+    labels, y_labels = torch.randint(5, (300,)), torch.randint(5, (400,))
+    reductions = on_both_sides("logsumexp")
+    narrow = pair_statistics(x, labels.to(dtype), y, y_labels, Sloped(), reductions)
+    wide = pair_statistics(x, labels, y, y_labels, Sloped(), reductions)
+    torch.testing.assert_close(narrow.values, wide.values)
+    narrow = batch_statistics(x, labels.to(dtype), Sloped(), reductions)
+    torch.testing.assert_close(narrow.values, batch_statistics(x, labels, Sloped(), reductions).values)
+
+
 def test_masked_pairs_with_huge_logits_leave_no_trace() -> None:
     # The anchor's product with itself, 1e4, overflows every exponential if it is not masked first.
     x = torch.tensor([[100.0, 0.0], [0.0, 1e-3], [1e-3, 0.0]], requires_grad=True)

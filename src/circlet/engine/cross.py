@@ -58,6 +58,7 @@ class Cross:
         sizes: TileSizes,
         centers: Centers | None,
     ) -> "Cross":
+        anchor_labels, reference_labels = anchor_labels.long(), reference_labels.long()
         order = None
         if bool((reference_labels[1:] < reference_labels[:-1]).any()):
             order = reference_labels.argsort(stable=True)
