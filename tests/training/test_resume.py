@@ -25,11 +25,21 @@ def figures_of(run: Path) -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("references", ["batch", "proxies"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ["--references", "batch"],
+        ["--references", "proxies"],
+        # 16 pictures a step: the ring is in its second round when the run is killed, and not at its start.
+        ["--references", "memory", "--memory.size", "70", "--memory.warmup", "2"],
+        ["--references", "memory", "--memory.size", "70", "--batch.chunk", "6", "--batch.accumulate", "2"],
+    ],
+    ids=["batch", "proxies", "memory", "memory and chunks"],
+)
 def test_a_run_killed_in_mid_epoch_ends_bit_equal(
-    small_recipe: Path, tmp_path: Path, references: str
+    small_recipe: Path, tmp_path: Path, kind: list[str]
 ) -> None:
-    options = [*OPTIONS, "--references", references, "--images.workers", "1"]
+    options = [*OPTIONS, *kind, "--images.workers", "1"]
     assert main(["train", str(small_recipe), "--output", str(tmp_path / "whole"), *options]) == 0
 
     killed = tmp_path / "killed"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from circlet.cli import main
@@ -58,8 +59,8 @@ def test_expected_and_first_loss_are_said(
 @pytest.mark.parametrize(
     "loss", ["UnifiedLoss", "TripletLoss", "NormFaceLoss", "CosFaceLoss", "ArcFaceLoss", "SoftmaxLoss"]
 )
-@pytest.mark.parametrize("references", ["batch", "proxies"])
-def test_every_loss_trains_with_both_references(
+@pytest.mark.parametrize("references", ["batch", "memory", "proxies"])
+def test_every_loss_trains_with_all_references(
     small_recipe: Path, tmp_path: Path, loss: str, references: str
 ) -> None:
     recipe = yaml.safe_load(small_recipe.read_text())
@@ -114,3 +115,11 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     code = "import sys; from circlet.cli import main; main(['--help']); assert 'torch' not in sys.modules"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert "circlet train" in said
+
+
+def test_parameters_of_the_loss_learn_too(small_recipe: Path, tmp_path: Path) -> None:
+    loss = '{"class_path": "circlet.losses.SigmoidLoss", "init_args": {"scale": 10.0, "bias": -10.0}}'
+    run = tmp_path / "run"
+    assert main(["train", str(small_recipe), "--output", str(run), "--loss", loss]) == 0
+    model = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
+    assert model["criterion.boundary.bias"].item() != -10

@@ -25,6 +25,7 @@ from circlet.losses.catalogue import (
     TripletLoss,
     UnifiedLoss,
 )
+from circlet.losses.gradient_cache import cached_backward as cached_backward
 from circlet.losses.objectives import (
     Hinge,
     Independent,
@@ -78,4 +79,5 @@ __all__ = [
     "Unbounded",
     "Unified",
     "UnifiedLoss",
+    "cached_backward",
 ]

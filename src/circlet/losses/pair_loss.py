@@ -25,7 +25,7 @@ Averaging = Literal["mean", "sum", "none"]
 # Below every length that a float32 vector other than zeros can have.
 _SMALLEST = torch.finfo(torch.float32).tiny
 
-ReferencesLike = References | tuple[Tensor, Tensor] | None
+ReferencesLike = References | ReferenceSet | tuple[Tensor, Tensor] | None
 
 
 class PairLoss(nn.Module):
@@ -82,7 +82,8 @@ class PairLoss(nn.Module):
             labels: (batch,) integers of any width.
             references: What the anchors are compared with: None for the batch itself (pairs of an anchor
                 with itself are left out by index), a pair (vectors (references, dim), labels
-                (references,)), or a `circlet.references` object.
+                (references,)), a `circlet.references` object, or what such an object gave for this batch,
+                which serves several losses.
 
         Returns:
             A scalar, or (batch,) for reduction="none".
@@ -179,7 +180,7 @@ def reference_set(embeddings: Tensor, labels: Tensor, references: ReferencesLike
         references = Batch()
     elif isinstance(references, tuple):
         references = Given(*references)
-    given = references(embeddings, labels)
+    given = references if isinstance(references, ReferenceSet) else references(embeddings, labels)
     if given.vectors.shape[1] != embeddings.shape[1]:
         raise ValueError(
             f"embeddings have {embeddings.shape[1]} dimensions, but the references have "

@@ -3,6 +3,7 @@
 from circlet.references.base import References, ReferenceSet
 from circlet.references.batch import Batch
 from circlet.references.given import Given
+from circlet.references.memory import Memory
 from circlet.references.proxies import Proxies
 
-__all__ = ["Batch", "Given", "Proxies", "ReferenceSet", "References"]
+__all__ = ["Batch", "Given", "Memory", "Proxies", "ReferenceSet", "References"]

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from circlet.data import Batch
 from circlet.errors import CircletError
+from circlet.losses import cached_backward
 from circlet.training.checkpoint import Progress, TrainingState
 from circlet.training.console import Console
 from circlet.training.evaluation import embed, figures
@@ -66,6 +68,19 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             state.save(best)
         state.save(last)
 
+    def backward(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the gradients of one of a step's batches; returns its loss, embeddings and labels."""
+        images = batch.images.to(fabric.device, memory_format=torch.channels_last)
+        labels = batch.labels.to(fabric.device)
+        with fabric.autocast(), _stopping(progress, last):
+            loss, embeddings = cached_backward(
+                learner.embedder,
+                _chunks(images, recipe.batch.chunk),
+                lambda embeddings: learner.loss(embeddings, labels),
+                backward=lambda loss: fabric.backward(loss / recipe.batch.accumulate),
+            )
+        return loss, embeddings, labels
+
     if not resumed:
         measure()
     model.train()
@@ -78,10 +93,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             for _ in range(recipe.batch.accumulate):
                 batch = next(batches)
                 console.broken(parts.broken.add(batch.broken))
-                images = batch.images.to(fabric.device, memory_format=torch.channels_last)
-                labels = batch.labels.to(fabric.device)
-                batch_loss, embeddings = _finite_loss(model, images, labels, progress, last)
-                fabric.backward(batch_loss / recipe.batch.accumulate)
+                batch_loss, embeddings, labels = backward(batch)
                 loss += batch_loss.item() / recipe.batch.accumulate
             norm = _clip(fabric, model, stepper, settings.clip_norm)
             stepper.step()
@@ -96,7 +108,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
                 records.add({"kind": "start", "step": 1, "expected_loss": expected, "first_loss": loss})
                 console.first_loss(loss, expected)
             if progress.step % recipe.log_every == 0 or progress.step == 1:
-                seen = batch_similarities(learner.criterion, embeddings.detach(), labels, learner.proxies)
+                seen = batch_similarities(learner.criterion, embeddings, labels, learner.compared)
                 record = {
                     "kind": "train",
                     "step": progress.step,
@@ -163,19 +175,20 @@ def _scalars(prefix: str, values: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-def _finite_loss(
-    model: nn.Module, images: Tensor, labels: Tensor, progress: Progress, checkpoint: Path
-) -> tuple[Tensor, Tensor]:
-    """The loss and embeddings of a batch; a loss that is not finite stops the run before any harm."""
+def _chunks(images: Tensor, largest: int) -> Sequence[Tensor]:
+    """The pictures in parts of nearly equal size, at most `largest` (0: in one part)."""
+    parts = max(1, -(-len(images) // largest)) if largest else 1
+    return images.tensor_split(parts)
+
+
+@contextmanager
+def _stopping(progress: Progress, checkpoint: Path) -> Iterator[None]:
+    """A loss or an embedding that is not finite stops the run before any harm."""
     try:
-        loss, embeddings = model(images, labels)
-        problem = None if torch.isfinite(loss) else f"the loss is {loss.item()}"
+        yield
     except ValueError as error:
-        problem = str(error)
-    if problem is not None:
         raise CircletError(
-            f"training stopped at step {progress.step + 1}: {problem}. Lower optimizer.learning_rate, "
+            f"training stopped at step {progress.step + 1}: {error}. Lower optimizer.learning_rate, "
             f"lengthen optimizer.warmup_steps, set optimizer.clip_norm (say 10), or use precision 32-true. "
             f"The last good checkpoint is {checkpoint}"
-        )
-    return loss, embeddings
+        ) from error

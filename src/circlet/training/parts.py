@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from torch import nn
 from torch.utils.data import DataLoader
 
 from circlet.data import Batch, BrokenImages, ImageDataset, Manifest, PKSampler, load
 from circlet.errors import CircletError
-from circlet.references import Proxies
+from circlet.references import Memory, Proxies
 from circlet.training.evaluation import HeldOut
 from circlet.training.learner import Learner
 from circlet.training.recipe import Recipe
@@ -60,8 +61,8 @@ class Parts:
         return f"; {classes} fewer than {self.recipe.batch.samples} pictures: {done}"
 
     def expected_initial_loss(self) -> float:
-        """What the loss should be for embeddings spread at random."""
-        if self.learner.proxies is not None:
+        """What the first loss should be for embeddings spread at random; a memory is then still empty."""
+        if self.recipe.references == "proxies":
             return self.learner.criterion.expected_initial_loss(1, self.num_classes - 1)
         samples = self.recipe.batch.samples
         return self.learner.criterion.expected_initial_loss(
@@ -95,12 +96,9 @@ def make_parts(recipe: Recipe) -> Parts:
         short_classes=recipe.batch.short_classes,
         seed=recipe.seed,
     )
-    proxies = None
-    if recipe.references == "proxies":
-        proxies = Proxies(len(classes), recipe.embedder.embedding_dim)
     return Parts(
         recipe=recipe,
-        learner=Learner(recipe.embedder, recipe.loss, proxies),
+        learner=Learner(recipe.embedder, recipe.loss, _references(recipe, len(classes))),
         manifest=manifest,
         sampler=sampler,
         batches=load(images, sampler, workers=recipe.images.workers),
@@ -109,6 +107,15 @@ def make_parts(recipe: Recipe) -> Parts:
         held_out_images=image_dataset(recipe, held_out.manifest, training=False),
         held_out_broken=BrokenImages(held_out.manifest, recipe.images.max_broken_share),
     )
+
+
+def _references(recipe: Recipe, classes: int) -> nn.Module | None:
+    dim = recipe.embedder.embedding_dim
+    if recipe.references == "proxies":
+        return Proxies(classes, dim)
+    if recipe.references == "memory":
+        return Memory(recipe.memory.size, dim, warmup=recipe.memory.warmup)
+    return None
 
 
 def image_dataset(recipe: Recipe, manifest: Manifest, *, training: bool) -> ImageDataset:

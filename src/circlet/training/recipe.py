@@ -59,6 +59,8 @@ class BatchSettings:
             as many), which suits pictures without a top, such as written characters.
         mirrored_classes: Each class seen in a mirror is a class of its own (twice as many).
         accumulate: Batches whose gradients are averaged for one step.
+        chunk: The gradient of the whole batch in the memory of so many pictures, for one forward pass more
+            (gradient caching); 0 takes the batch at once. Batch normalisation sees a chunk at a time.
     """
 
     classes: int = 16
@@ -68,9 +70,27 @@ class BatchSettings:
     rotated_classes: bool = False
     mirrored_classes: bool = False
     accumulate: int = 1
+    chunk: int = 0
 
     def __post_init__(self) -> None:
-        _check_at_least("batch", self, classes=1, samples=1, accumulate=1)
+        _check_at_least("batch", self, classes=1, samples=1, accumulate=1, chunk=0)
+
+
+@dataclass
+class MemorySettings:
+    """The memory of past embeddings that batches are compared with, where references is "memory".
+
+    Args:
+        size: How many embeddings are kept.
+        warmup: Batches that are compared with themselves alone before, as early embeddings are soon out of
+            date.
+    """
+
+    size: int = 8192
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        _check_at_least("memory", self, size=1, warmup=0)
 
 
 @dataclass
@@ -80,7 +100,7 @@ class OptimizerSettings:
     Args:
         name: "adamw" or "sgd".
         learning_rate: The highest learning rate of the network.
-        references_learning_rate: That of the references' parameters (proxies).
+        references_learning_rate: That of the parameters of the references (proxies) and the loss.
         weight_decay: Decoupled (AdamW) or added to the gradient (SGD); vectors and proxies have none.
         momentum: Of SGD.
         steps: How many steps are taken.
@@ -134,7 +154,9 @@ class Recipe:
         data: Where the pictures come from.
         embedder: The network.
         loss: Any loss of `circlet.losses`.
-        references: What anchors are compared with: the "batch" (pair-wise) or "proxies" (class-level).
+        references: What anchors are compared with: the "batch" (pair-wise), the batch and a "memory" of
+            past embeddings, or "proxies" (class-level).
+        memory: The size of the memory, and when it begins.
         images: How pictures are read.
         augmentation: How training pictures are varied.
         batch: How batches are drawn.
@@ -150,7 +172,8 @@ class Recipe:
     data: DataSource
     embedder: Embedder
     loss: PairLoss
-    references: Literal["batch", "proxies"] = "batch"
+    references: Literal["batch", "memory", "proxies"] = "batch"
+    memory: MemorySettings = field(default_factory=MemorySettings)
     images: ImageSettings = field(default_factory=ImageSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch: BatchSettings = field(default_factory=BatchSettings)
@@ -164,7 +187,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_at_least("recipe", self, log_every=1, threads=0)
-        if self.references == "batch" and (self.batch.classes < 2 or self.batch.samples < 2):
+        if self.references != "proxies" and (self.batch.classes < 2 or self.batch.samples < 2):
             raise CircletError(
                 f"a batch of {self.batch.classes} x {self.batch.samples} pictures has no positive or no "
                 f"negative pairs: batch.classes and batch.samples must be at least 2, unless references is "
@@ -187,6 +210,7 @@ _SETTINGS = (
     Recipe,
     ImageSettings,
     BatchSettings,
+    MemorySettings,
     OptimizerSettings,
     EvaluationSettings,
     Augmentation,

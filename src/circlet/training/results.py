@@ -100,8 +100,8 @@ def _write_similarities(run: Run, recipe: Recipe, parts: Parts, device: torch.de
     for batch in load(dataset, parts.sampler, workers=0):
         labels = batch.labels.to(device)
         embeddings = parts.learner.embedder(batch.images.to(device))
-        criterion, proxies = parts.learner.criterion, parts.learner.proxies
-        seen.append(batch_similarities(criterion, embeddings, labels, proxies))
+        criterion, references = parts.learner.criterion, parts.learner.references
+        seen.append(batch_similarities(criterion, embeddings, labels, references))
         if sum(len(part.hardest_positive) for part in seen) >= _MOST_ANCHORS:
             break
     generator = torch.Generator().manual_seed(recipe.seed)

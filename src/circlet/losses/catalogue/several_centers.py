@@ -70,8 +70,8 @@ class SoftTripleLoss(PairLoss):
 
     def forward(self, embeddings: Tensor, labels: Tensor, references: ReferencesLike = None) -> Tensor:
         """Arguments, result and errors as for `PairLoss`."""
-        loss = super().forward(embeddings, labels, references)
         given = reference_set(embeddings, labels, references)
+        loss = super().forward(embeddings, labels, given)
         if self.merging == 0 or given.centers == 1:
             return loss
         times = len(labels) if self.reduction == "sum" else 1
