@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.installed-bench
 DEMO_RUN := runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 # Train an embedding of characters with Circle Loss, measure it on unseen ones, write the page.
 demo: $(INSTALLED)
@@ -20,9 +21,17 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Time and memory of the losses beside other implementations of them; hours, unless BENCH_OPTIONS take less.
+bench: $(BENCH_INSTALLED)
+	$(BIN)/python benchmarks/losses.py $(BENCH_OPTIONS)
+
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 clean:

@@ -68,7 +68,7 @@ def run(name: str, seed: int, given: argparse.Namespace) -> None:
         command += ["--loss", json.dumps({"class_path": f"circlet.losses.{loss}", "init_args": settings})]
         command += ["--seed", str(seed), "--threads", "1", "--precision", given.precision]
         command += ["--optimizer.steps", str(given.steps), "--optimizer.warmup_steps", str(given.steps // 10)]
-        command += ["--evaluation.every", str(given.steps // 4)]
+        command += ["--evaluation.every", str(-(-given.steps // 4))]
     with Path(f"{folder}.log").open("a") as log:
         subprocess.run([sys.executable, "-m", "circlet.cli", *command], check=True, stdout=log, stderr=log)
 
@@ -110,16 +110,25 @@ def summarise(output: Path, names: list[str]) -> None:
     (output / "table.md").write_text("\n".join(lines) + "\n")
     (output / "figures.json").write_text(json.dumps(rows, indent=1) + "\n")
     print("\n".join(lines))
-    curves = alt.Chart(alt.Data(values=[row for row in rows if row["step"] > 0])).encode(
-        x=alt.X("mean(minutes):Q", title="minutes on one core"),
-        color=alt.Color("loss:N", sort=names, title=None, legend=alt.Legend(labelLimit=300)),
-        detail="step:Q",
-    )
-    y = alt.Y("mean(recall at 1):Q", title="recall@1 of unseen characters")
-    y = y.scale(zero=False).axis(format=".0%")
-    line = curves.mark_line(point=True).encode(y=y, detail=alt.Undefined, order="step:Q")
-    chart = line.properties(
-        width=620, height=400, title=f"Omniglot, mean of {len({r['seed'] for r in rows})} seeds"
+    points = [
+        {
+            "loss": name,
+            **{
+                key: statistics.mean(row[key] for row in rows if (row["loss"], row["step"]) == (name, step))
+                for key in ("minutes", "recall at 1")
+            },
+        }
+        for name, step in sorted({(row["loss"], row["step"]) for row in rows})
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=points))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("minutes:Q", title="minutes on one core"),
+            y=alt.Y("recall at 1:Q", title="recall@1 of unseen characters").axis(format=".0%"),
+            color=alt.Color("loss:N", sort=names, title=None, legend=alt.Legend(labelLimit=300)),
+        )
+        .properties(width=620, height=400, title=f"Omniglot, mean of {len({r['seed'] for r in rows})} seeds")
     )
     chart.save(output / "curves.png", scale_factor=2)
 
