@@ -65,14 +65,14 @@ class Result:
     Attributes:
         seconds: Of each repetition.
         peak_bytes: Of a step, over the inputs.
-        loss: What it found, for a look at whether all did the same.
+        value: Of the loss, for a look at whether all did the same.
         not_run: Why it was not.
     """
 
     case: Case
     seconds: dict[str, list[float]] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
-    loss: dict[str, float] = field(default_factory=dict)
+    value: dict[str, float] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
 
     def median(self, name: str) -> float | None:
@@ -143,7 +143,7 @@ def take_turns(result: Result, times: int) -> None:
     names = [name for name in candidates(result.case) if name not in result.not_run]
     steps = {name: CANDIDATES[name](result.case, inputs) for name in names}
     for name, step in steps.items():
-        result.loss[name] = step()
+        result.value[name] = step()
         result.seconds[name] = []
     for turn in range(times):
         first = turn % len(names)
@@ -208,7 +208,7 @@ def as_record(result: Result) -> dict[str, Any]:
         "median_seconds": {name: result.median(name) for name in result.seconds},
         "seconds": result.seconds,
         "peak_bytes": result.peak_bytes,
-        "loss": {name: loss for name, loss in result.loss.items() if not math.isnan(loss)},
+        "value": {name: value for name, value in result.value.items() if not math.isnan(value)},
         "not_run": result.not_run,
     }
 
