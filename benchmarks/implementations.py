@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from circlet import losses
-from circlet.engine.plan import SMALL_BATCH, Tile, batch_tile_sizes, cross_tile_sizes, self_tiles
+from circlet.engine.plan import SMALL_BATCH, Tile, TileSizes, cross_tile_sizes, self_tiles
 from circlet.references import Proxies
 
 Loss = Literal["CircleLoss", "TripletLoss", "CosFaceLoss"]
@@ -205,7 +205,7 @@ def _tiles(labels: Tensor) -> list[Tile]:
     if len(labels) <= SMALL_BATCH:
         return [Tile(slice(0, len(labels)), slice(0, len(labels)), "diagonal")]
     _, counts = torch.unique(labels, return_counts=True)
-    return list(self_tiles(counts.tolist(), batch_tile_sizes(len(labels))))
+    return list(self_tiles(counts.tolist(), TileSizes()))
 
 
 def _bound_of_pairs(vectors: Tensor, tiles: list[Tile], *, backward: bool) -> Step:

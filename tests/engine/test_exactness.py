@@ -116,10 +116,11 @@ def assert_as_exact_as_dense(
     assert error <= 2 * error_of_dense + 1e-6, f"error {error:.2e}, of the dense formula {error_of_dense:.2e}"
 
 
-# 700 samples in classes of 4 are several tiles, 1,300 in classes of 640 have tiles of positives alone.
+# 700 samples in classes of 4 are several tiles, 1,300 in classes of 640 have tiles of positives alone, and
+# 200 are no tile but one matrix.
 @pytest.mark.parametrize(
     ("count", "dim", "per_class"),
-    [(700, 16, 4), (1300, 8, 640), (333, 16, 3), (2, 3, 1), (1, 3, 1), (65, 8, 65)],
+    [(700, 16, 4), (1300, 8, 640), (333, 16, 3), (200, 16, 4), (2, 3, 1), (1, 3, 1), (65, 8, 65)],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_batch_against_itself(kind: str, count: int, dim: int, per_class: int) -> None:

@@ -194,6 +194,24 @@ def test_labels_of_any_width(dtype: torch.dtype) -> None:
     torch.testing.assert_close(narrow.values, batch_statistics(x, labels, Sloped(), reductions).values)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+# As one matrix, in tiles against references, and in tiles of the batch with itself.
+@pytest.mark.parametrize(("count", "references"), [(6, 9), (300, 400), (300, None)])
+def test_a_vector_that_is_not_a_number_shows(kind: Kind, count: int, references: int | None) -> None:
+    """It must not vanish among the others: a loss of 0 would look like success."""
+    torch.manual_seed(8)
+    x, labels = torch.randn(count, 3), torch.arange(count) % 3
+    if references is None:
+        x[-1] = math.nan
+        values = batch_statistics(x, labels, Sloped(), on_both_sides(kind)).values
+    else:
+        y, y_labels = torch.randn(references, 3), torch.arange(references) % 3
+        y[1] = math.nan
+        values = pair_statistics(x, labels, y, y_labels, Sloped(), on_both_sides(kind)).values
+    # Every anchor has it on one of its two sides.
+    assert (values[0].isnan() | values[1].isnan()).all()
+
+
 def test_masked_pairs_with_huge_logits_leave_no_trace() -> None:
     # The anchor's product with itself, 1e4, overflows every exponential if it is not masked first.
     x = torch.tensor([[100.0, 0.0], [0.0, 1e-3], [1e-3, 0.0]], requires_grad=True)

@@ -4,6 +4,7 @@ from circlet.engine.logits import Logits, Slope, TileLogits
 from circlet.engine.pooling import Centers, Nearest, Pooling, SoftAssignment
 from circlet.engine.reductions import Reduction
 from circlet.engine.statistics import PairStatistics, batch_statistics, pair_masks, pair_statistics
+from circlet.engine.sums import softplus
 
 __all__ = [
     "Centers",
@@ -18,4 +19,5 @@ __all__ = [
     "batch_statistics",
     "pair_masks",
     "pair_statistics",
+    "softplus",
 ]

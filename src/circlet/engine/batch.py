@@ -100,7 +100,7 @@ class BatchStatistics(torch.autograd.Function):
             channels = Channels(
                 [Channel(reduction, batch.logits, shift, vectors) for reduction in batch.reductions]
             )
-            ctx.kept = _forward(batch, vectors, channels)
+            _forward(batch, vectors, channels)
             ctx.batch, ctx.channels, ctx.dtype = batch, channels, embeddings.dtype
             ctx.save_for_backward(vectors, lengths)
             return tuple(batch.in_batch_order(channel.reducer.result()) for channel in channels.all)
@@ -118,7 +118,7 @@ class BatchStatistics(torch.autograd.Function):
             sorted_gradients = [gradient[batch.order] for gradient in gradients]
             for channel, gradient in zip(channels.all, sorted_gradients, strict=True):
                 channel.begin_backward(gradient)
-            _backward(batch, vectors, channels, ctx.kept, result)
+            _backward(batch, vectors, channels, result)
             for channel, gradient in zip(channels.all, sorted_gradients, strict=True):
                 if isinstance(channel.reducer, Maximum):
                     _backward_of_maximum(channel, channel.reducer, gradient, vectors, result)
@@ -133,10 +133,9 @@ class BatchStatistics(torch.autograd.Function):
             )
 
 
-def _forward(batch: Batch, vectors: Tensor, channels: Channels) -> Tensor | None:
-    """Take in all tiles; returns the similarities if they are one tile, small enough to be kept."""
+def _forward(batch: Batch, vectors: Tensor, channels: Channels) -> None:
+    """Take in all tiles."""
     workspace = batch.workspace(vectors)
-    kept = None
     for tile in batch.tiles:
         if not channels.ask_for(tile.kind):
             continue
@@ -144,27 +143,21 @@ def _forward(batch: Batch, vectors: Tensor, channels: Channels) -> Tensor | None
         similarities = workspace.tile(0, *tile.shape)
         torch.mm(vectors[rows], vectors[columns].T, out=similarities)
         if tile.kind == "diagonal":
-            if len(batch.tiles) == 1:
-                kept = similarities.clone()
             own = batch.own_class(rows)
             channels.add_rows(similarities, own, rows, columns, workspace.tile(1, *tile.shape))
         else:
             channels.add_both(tile.kind, similarities, rows, columns, workspace.tile(1, *tile.shape))
-    return kept
 
 
-def _backward(batch: Batch, vectors: Tensor, channels: Channels, kept: Tensor | None, result: Tensor) -> None:
-    """Add the gradient of the vectors to `result`, tile by tile, each recomputed unless it was kept."""
+def _backward(batch: Batch, vectors: Tensor, channels: Channels, result: Tensor) -> None:
+    """Add the gradient of the vectors to `result`, tile by tile, each of them made again."""
     workspace = batch.workspace(vectors)
     for tile in batch.tiles:
         if not channels.ask_for(tile.kind, backward=True):
             continue
         rows, columns = tile.rows, tile.columns
         similarities, slopes = workspace.tile(0, *tile.shape), workspace.tile(1, *tile.shape)
-        if kept is None:
-            torch.mm(vectors[rows], vectors[columns].T, out=similarities)
-        else:
-            similarities.copy_(kept)
+        torch.mm(vectors[rows], vectors[columns].T, out=similarities)
         if tile.kind == "diagonal":
             of_pairs = channels.gradients_of_rows(similarities, batch.own_class(rows), rows, slopes)
             # The tile holds each pair twice, once for each of its anchors.

@@ -34,6 +34,7 @@ class Cross:
         own: (anchors,) where the anchor itself is among them, or -1; None if none is.
         sizes: Of tiles.
         logits, reductions, normalize, centers: See `pair_statistics`.
+        differentiable: Whether there will be a backward pass.
     """
 
     order: Tensor | None
@@ -45,6 +46,7 @@ class Cross:
     reductions: Sequence[Reduction]
     normalize: bool
     centers: Centers | None
+    differentiable: bool
 
     @classmethod
     def of(
@@ -70,7 +72,9 @@ class Cross:
             place = torch.empty_like(order)
             place[order] = torch.arange(len(order), device=order.device)
             own = torch.where(own >= 0, place[own], -1)
-        return cls(order, start, end, own, sizes, logits, reductions, normalize, centers)
+        return cls(
+            order, start, end, own, sizes, logits, reductions, normalize, centers, torch.is_grad_enabled()
+        )
 
     def blocks(self, references: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """The sorted references, some at a time: where they stand, and they themselves.
@@ -138,7 +142,8 @@ class CrossStatistics(torch.autograd.Function):
             # Kept similarities save one of four matrix products. They take no memory beyond that of the
             # references' gradient, whose pages a CPU fills while they are given back one by one.
             keep = (
-                ctx.needs_input_grad[1]
+                cross.differentiable
+                and ctx.needs_input_grad[1]
                 and len(anchors) <= anchors.shape[1]
                 and anchors.device.type == "cpu"
                 and channels.ask_for("diagonal", backward=True)

@@ -10,16 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from circlet.engine.logits import SIDES, LogitFunction, Pullback, Side
-from circlet.engine.merge import EMPTY
+from circlet.engine.merge import EMPTY, LOG2_E
 from circlet.engine.pooling import Centers
 from circlet.engine.reductions import Reduction
-from circlet.engine.sums import SOFTPLUS_THRESHOLD
+from circlet.engine.sums import softplus
 from circlet.engine.vectors import normalized_, refuse_second_derivative, through_normalization_
-
-_LOG2_E = 1 / math.log(2)
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ class _Part:
         self._offset = offset
         tile.masked_fill_(others, -math.inf)
         if self._kind == "logsumexp":
-            tile.mul_(self._scale * _LOG2_E)
+            tile.mul_(self._scale * LOG2_E)
             shift = (
                 tile.amax(dim=1, keepdim=True).clamp_min_(EMPTY)
                 if tile.shape[1]
@@ -170,7 +167,7 @@ class _Part:
             )
             self._saved = tile.sub_(shift).exp2_()
             self._total = self._saved.sum(dim=1)
-            self.value = self._total.log2().add_(shift[:, 0]).div_(_LOG2_E)
+            self.value = self._total.log2().add_(shift[:, 0]).div_(LOG2_E)
         elif self._kind == "maximum":
             self._saved = tile
             self.value = tile.amax(dim=1).mul_(self._scale) if tile.shape[1] else tile.sum(dim=1) - math.inf
@@ -183,7 +180,7 @@ class _Part:
             elif self._kind == "relu sum":
                 self.value = tile.relu().sum(dim=1)
             else:
-                self.value = functional.softplus(tile, threshold=SOFTPLUS_THRESHOLD).sum(dim=1)
+                self.value = softplus(tile).sum(dim=1)
 
     def weights(self, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         """The gradients of the logits, times the scale; and (anchors,) those of the offset, if any."""

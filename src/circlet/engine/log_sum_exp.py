@@ -5,10 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from circlet.engine.merge import EMPTY, empty, merge_
+from circlet.engine.merge import EMPTY, LOG2_E, empty, merge_
 from circlet.engine.reductions import Anchors, Places
-
-_LOG2_E = 1 / math.log(2)
 
 # A float32 below 2^-126 loses digits. What is at least 2^-90 of the common shift keeps all of them, even as a
 # sum of thousands of terms; what lies 2^-30 below the sum it is added to is worth nothing.
@@ -31,7 +29,7 @@ class LogSumExp:
     def __init__(self, count: int, scale: float, like: Tensor) -> None:
         self.shift, self.total = empty(count, like)
         self.scale = scale
-        self._scale2 = scale * _LOG2_E
+        self._scale2 = scale * LOG2_E
 
     def add_rows(self, logits: Tensor, anchors: Anchors, places: Places) -> None:
         self._add_exactly(logits, anchors, 1, logits)
@@ -69,7 +67,8 @@ class LogSumExp:
             self.shift[anchors], self.total[anchors] = own_shift, own_total
 
     def result(self) -> Tensor:
-        return torch.where(self.total > 0, (self.shift + self.total.log2()) / _LOG2_E, -math.inf)
+        # A sum that is not a number is not an empty one.
+        return torch.where(self.total == 0, -math.inf, (self.shift + self.total.log2()) / LOG2_E)
 
     def pair_gradients(self, gradient: Tensor) -> "LogSumExpGradients":
         """What the gradient (anchors,) of the result means for the pairs."""
@@ -91,8 +90,9 @@ class LogSumExpGradients:
 
     def __init__(self, shift: Tensor, total: Tensor, gradient: Tensor, scale: float) -> None:
         self._shift = shift
-        self._weight = torch.where(total > 0, gradient * scale / total.clamp_min(0.5), 0)
-        self._scale2 = scale * _LOG2_E
+        self._weight = torch.where(total == 0, 0, gradient * scale / total.clamp_min(0.5))
+        self._scale2 = scale * LOG2_E
+        self._counted_shift = torch.where(self._weight != 0, shift, math.inf)
         # Mostly one common shift does for all tiles.
         everyone = slice(0, len(shift))
         self._common = self._common_shift(everyone, everyone)
@@ -123,7 +123,7 @@ class LogSumExpGradients:
         if rows.stop == 0:
             return None
         highest = torch.minimum(self._shift[rows].amax(), self._shift[columns].amax())
-        counted = torch.where(self._weight != 0, self._shift, math.inf)
+        counted = self._counted_shift
         lowest = torch.minimum(counted[rows].amin(), counted[columns].amin()).clamp_max(highest)
         return (highest + lowest) / 2 if float(highest - lowest) <= _WIDEST_SPREAD else None
 

@@ -25,8 +25,9 @@ class Maximum:
     def add_rows(self, logits: Tensor, anchors: Anchors, places: Places) -> None:
         largest = row_maxima(logits).mul_(self.scale)
         value, index = self.value[anchors], self.index[anchors]
-        # The place of a maximum costs more than its value, and few rows have a new one.
-        risen = (largest > value).nonzero()[:, 0]
+        # The place of a maximum costs more than its value, and few rows have a new one. What is not a number
+        # counts as larger than all others, and stays.
+        risen = (~(largest <= value) & ~value.isnan()).nonzero()[:, 0]
         if len(risen) == 0:
             return
         column = logits[risen].argmax(dim=1)

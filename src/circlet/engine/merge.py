@@ -5,8 +5,13 @@ is a number near 1, so that the shift says how large the whole is: to one bit, a
 logarithm. Parts may be tiles of the similarities, the references of several processes, or a memory.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+LOG2_E = 1 / math.log(2)
+"""Turns logits into logits in base 2."""
 
 EMPTY = -1e30
 """The shift of an empty sum: finite, so that differences of two are 0 and not NaN."""

@@ -51,11 +51,6 @@ SMALL_BATCH = 256
 """Up to so many samples of a batch, or the square of it in pairs, no tiles are made."""
 
 
-def batch_tile_sizes(count: int) -> TileSizes:
-    """The tiles for a batch of this size against itself, by what was measured to be quickest."""
-    return TileSizes()
-
-
 def cross_tile_sizes(anchors: int) -> TileSizes:
     """The tiles for so many anchors against references: about a million similarities in each."""
     rows = min(max(anchors, 1), 512)

@@ -17,7 +17,7 @@ from circlet.engine.batch import Batch, BatchStatistics
 from circlet.engine.cross import Cross, CrossStatistics
 from circlet.engine.dense import Dense, DenseStatistics
 from circlet.engine.logits import LogitFunction, Logits
-from circlet.engine.plan import SMALL_BATCH, batch_tile_sizes, cross_tile_sizes
+from circlet.engine.plan import SMALL_BATCH, TileSizes, cross_tile_sizes
 from circlet.engine.pooling import Centers
 from circlet.engine.reductions import Reduction
 
@@ -75,7 +75,7 @@ def batch_statistics(
         own = torch.arange(len(labels), device=labels.device)
         dense = Dense.of(labels, labels, own, function, reductions, normalize)
         return _densely(embeddings, None, dense)
-    batch = Batch.of(labels, function, reductions, normalize, batch_tile_sizes(len(labels)))
+    batch = Batch.of(labels, function, reductions, normalize, TileSizes())
 
     def reduce(some: Sequence[Reduction], offset: Tensor | None) -> tuple[Tensor, ...]:
         part = replace(batch, reductions=some)

@@ -10,6 +10,14 @@ from circlet.engine.reductions import Anchors, Places
 
 Of = Literal["sum", "relu sum", "softplus sum"]
 
+# torch's softplus is the identity above its threshold; the default, 20, is coarser than float64.
+_SOFTPLUS_THRESHOLD = 40.0
+
+
+def softplus(values: Tensor) -> Tensor:
+    """log(1 + exp(v)), to float64 precision."""
+    return functional.softplus(values, threshold=_SOFTPLUS_THRESHOLD)
+
 
 class Sum:
     """Sums of f(logit + offset of the anchor), f being the identity, relu or softplus.
@@ -29,19 +37,19 @@ class Sum:
         self.value = like.new_zeros(count)
 
     def add_rows(self, logits: Tensor, anchors: Anchors, places: Places) -> None:
-        terms = self.terms(logits, None if self.offset is None else self.offset[anchors][:, None], logits)
+        terms = self._terms(logits, None if self.offset is None else self.offset[anchors][:, None], logits)
         self.value[anchors] += terms.sum(dim=1)
 
     def add_both(self, logits: Tensor, rows: slice, columns: slice, workspace: Tensor) -> None:
         if self.offset is None:
-            terms = self.terms(logits, None, logits)
+            terms = self._terms(logits, None, logits)
             self.value[rows] += terms.sum(dim=1)
             self.value[columns] += terms.sum(dim=0)
             return
-        self.value[columns] += self.terms(logits, self.offset[None, columns], workspace).sum(dim=0)
-        self.value[rows] += self.terms(logits, self.offset[rows, None], logits).sum(dim=1)
+        self.value[columns] += self._terms(logits, self.offset[None, columns], workspace).sum(dim=0)
+        self.value[rows] += self._terms(logits, self.offset[rows, None], logits).sum(dim=1)
 
-    def terms(self, logits: Tensor, offset: Tensor | None, out: Tensor) -> Tensor:
+    def _terms(self, logits: Tensor, offset: Tensor | None, out: Tensor) -> Tensor:
         """f of each logit; 0 for pairs that are left out."""
         shifted = torch.mul(logits, self.scale, out=out)
         if offset is not None:
@@ -50,7 +58,7 @@ class Sum:
             return shifted.masked_fill_(shifted == -torch.inf, 0)
         if self.of == "relu sum":
             return shifted.relu_()
-        return shifted.copy_(functional.softplus(shifted, threshold=SOFTPLUS_THRESHOLD))
+        return shifted.copy_(softplus(shifted))
 
     def result(self) -> Tensor:
         return self.value
@@ -58,10 +66,6 @@ class Sum:
     def pair_gradients(self, gradient: Tensor) -> "SumGradients":
         """What the gradient (anchors,) of the result means for the pairs."""
         return SumGradients(self, gradient)
-
-
-# torch's softplus is the identity above its threshold; the default, 20, is coarser than float64.
-SOFTPLUS_THRESHOLD = 40.0
 
 
 class SumGradients:

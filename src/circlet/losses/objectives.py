@@ -6,14 +6,10 @@ from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from circlet.engine import PairStatistics, Reduction
+from circlet.engine import PairStatistics, Reduction, softplus
 
 Needs = Literal["both", "positive", "any"]
-
-# torch's softplus is the identity above its threshold; the default, 20, is coarser than float64.
-_SOFTPLUS_THRESHOLD = 40.0
 
 
 class Objective(Protocol):
@@ -195,11 +191,6 @@ class Independent:
 
 _HINGE_SUMS = (Reduction("positive", "relu sum"), Reduction("negative", "relu sum"))
 _SMOOTH_SUMS = (Reduction("positive", "softplus sum"), Reduction("negative", "softplus sum"))
-
-
-def softplus(values: Tensor) -> Tensor:
-    """log(1 + exp(v)), to float64 precision."""
-    return functional.softplus(values, threshold=_SOFTPLUS_THRESHOLD)
 
 
 def _check_above_zero(**values: float) -> None:

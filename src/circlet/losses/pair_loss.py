@@ -156,7 +156,7 @@ class PairLoss(nn.Module):
         # Inner products of 0, as of many vectors of which each has one direction of its own.
         ones = torch.eye(2, dtype=torch.float64)
         anchor, others = ones[:1], ones[1:].expand(positives + negatives, 2)
-        labels = torch.tensor([0] * positives + [1] * negatives)
+        labels = (torch.arange(positives + negatives) >= positives).long()
         boundary, reductions = self.boundary, self.objective.reductions
         with torch.no_grad():
             statistics = pair_statistics(anchor, labels[:1], others, labels, boundary, reductions)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from circlet.engine import PairStatistics, Reduction
+from circlet.engine import PairStatistics, Reduction, softplus
 from circlet.losses.boundaries import Linear, widened
-from circlet.losses.objectives import Needs, softplus
+from circlet.losses.objectives import Needs
 from circlet.losses.pair_loss import Averaging, PairLoss, ReferencesLike, averaged
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from circlet.engine import PairStatistics, pair_statistics
+from circlet.engine import PairStatistics, pair_statistics, softplus
 from circlet.losses.boundaries import Thresholds
-from circlet.losses.objectives import Separate, softplus
+from circlet.losses.objectives import Separate
 from circlet.losses.pair_loss import PairLoss, ReferencesLike, reference_set
 
 

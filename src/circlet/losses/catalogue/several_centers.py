@@ -81,8 +81,11 @@ class SoftTripleLoss(PairLoss):
 def _spread(given: ReferenceSet) -> Tensor:
     """The mean over classes of sum_{k < l} |w_ck - w_cl| / (K (K - 1)), the centres having length 1."""
     number = given.centers
-    centers = functional.normalize(given.vectors.float()).view(-1, number, given.vectors.shape[1])
+    dtype = torch.promote_types(given.vectors.dtype, torch.float32)
+    with torch.autocast(given.vectors.device.type, enabled=False):
+        centers = functional.normalize(given.vectors.to(dtype)).view(-1, number, given.vectors.shape[1])
+        cosines = centers @ centers.mT
     first, second = torch.triu_indices(number, number, 1, device=centers.device)
     # Above 0, as the distance of equal centres has no gradient.
-    squared = (centers[:, first] - centers[:, second]).square().sum(dim=2).clamp_min(1e-12)
+    squared = (2 - 2 * cosines[:, first, second]).clamp_min(1e-12)
     return squared.sqrt().sum() / (len(centers) * number * (number - 1))
