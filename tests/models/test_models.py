@@ -12,6 +12,7 @@ from circlet.models import (
     GridPooling,
     MaxPooling,
     TimmBackbone,
+    Views,
 )
 
 
@@ -83,3 +84,32 @@ def test_normalised_neck_has_no_learned_shift() -> None:
 def test_embedding_dim_below_one() -> None:
     with pytest.raises(CircletError, match="embedding_dim must be at least 1, but got 0"):
         Embedder(ConvNet(), embedding_dim=0)
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "rotated", "number"), [(True, False, 2), (False, True, 4), (True, True, 8)]
+)
+def test_the_cosine_of_views_is_the_mean_of_the_views_cosines(
+    mirrored: bool, rotated: bool, number: int
+) -> None:
+    embedder = Embedder(ConvNet(in_channels=1, widths=(4, 8)), embedding_dim=6).double().eval()
+    views = Views(embedder, mirrored=mirrored, rotated=rotated)
+    images = torch.rand(2, 1, 12, 12, dtype=torch.float64)
+    turned = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4 if rotated else 1)]
+    seen = [*turned, *(image.flip(3) for image in turned)] if mirrored else turned
+    assert views.number == len(seen) == number
+    with torch.no_grad():
+        each = [torch.cosine_similarity(*embedder(view), dim=0) for view in seen]
+        together = views(images)
+    assert together.shape == (2, 6 * number)
+    cosine = torch.cosine_similarity(together[0], together[1], dim=0)
+    torch.testing.assert_close(cosine.double(), torch.stack(each).mean(), atol=1e-6, rtol=0)
+
+
+def test_pictures_that_are_each_others_turned_mirror_images_are_as_near_from_either_side() -> None:
+    embedder = Embedder(ConvNet(in_channels=1, widths=(4, 8)), embedding_dim=6).eval()
+    views = Views(embedder, mirrored=True, rotated=True)
+    images = torch.rand(2, 1, 12, 12)
+    with torch.no_grad():
+        plain, turned = views(images), views(torch.rot90(images.flip(3), 1, (2, 3)))
+    torch.testing.assert_close(plain[0] @ plain[1], turned[0] @ turned[1])

@@ -34,6 +34,20 @@ def test_training_learns_and_leaves_a_whole_run(
     assert gap[-1] > gap[0]
 
 
+def test_views_are_measured_beside_the_picture_alone(
+    small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    options = ["--evaluation.mirrored_views", "true", "--evaluation.rotated_views", "true"]
+    assert main(["train", str(small_recipe), "--output", str(run), *options]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["views"] == 8
+    assert results["trained_in_views"].keys() == results["trained"].keys()
+    assert results["trained_in_views"] != results["trained"]
+    assert "trained, 8 views" in " ".join(capfd.readouterr().out.split())
+    assert "trained, 8 views" in (run / "report.html").read_text()
+
+
 def test_config_reproduces_the_run(small_recipe: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", str(small_recipe), "--output", str(first), "--loss.init_args.margin", "0.3"]) == 0

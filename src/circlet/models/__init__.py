@@ -3,6 +3,7 @@
 from circlet.models.backbones import Backbone, ConvNet, TimmBackbone
 from circlet.models.embedder import Embedder
 from circlet.models.pooling import AveragePooling, GeneralizedMeanPooling, GridPooling, MaxPooling, Pooling
+from circlet.models.views import Views
 
 __all__ = [
     "AveragePooling",
@@ -14,4 +15,5 @@ __all__ = [
     "MaxPooling",
     "Pooling",
     "TimmBackbone",
+    "Views",
 ]

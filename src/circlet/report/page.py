@@ -67,8 +67,14 @@ def write_report(run: Path, boundary: Boundary | None = None) -> Path:
 
 def _measured(files: RunFiles) -> list[tuple[str, Record]]:
     """The figures of trained, untrained and raw pixels, those that were measured."""
-    names = (("trained", "trained"), ("untrained", "untrained"), ("raw_pixels", "raw pixels"))
-    found = [(name, (files.results or {}).get(key)) for key, name in names]
+    results = files.results or {}
+    names = (
+        ("trained", "trained"),
+        ("trained_in_views", f"trained, {results.get('views')} views"),
+        ("untrained", "untrained"),
+        ("raw_pixels", "raw pixels"),
+    )
+    found = [(name, results.get(key)) for key, name in names]
     return [(name, figures) for name, figures in found if isinstance(figures, dict)]
 
 

@@ -48,10 +48,16 @@ class Console:
     def results(self, results: Record) -> None:
         """The table of a run's results beside its baselines."""
         table = Table(title=f"{results['images']:,} pictures of {results['classes']:,} unseen classes")
-        shown = [name for name in ("raw_pixels", "untrained", "trained") if results.get(name)]
+        names = {
+            "raw_pixels": "raw pixels",
+            "untrained": "untrained",
+            "trained": "trained",
+            "trained_in_views": f"trained, {results.get('views')} views",
+        }
+        shown = [name for name in names if results.get(name)]
         table.add_column("")
         for name in shown:
-            table.add_column(name.replace("_", " "), justify="right")
+            table.add_column(names[name], justify="right")
         for k in results["trained"]["recall_at"]:
             table.add_row(f"recall@{k}", *(percent(results[name]["recall_at"][k]) for name in shown))
         for key, title in (

@@ -131,12 +131,17 @@ class EvaluationSettings:
         recall_at: The k of recall@k.
         best_by: The figure whose highest value marks the best checkpoint.
         batch_size: Pictures embedded at once.
+        mirrored_views: `circlet evaluate` also measures each picture together with its mirror image; see
+            `circlet.models.Views`.
+        rotated_views: The same with the picture turned by 90, 180 and 270 degrees; both make eight views.
     """
 
     every: int = 200
     recall_at: Sequence[int] = (1, 2, 4, 8)
     best_by: Literal["recall_at_1", "map_at_r", "mean_average_precision"] = "map_at_r"
     batch_size: int = 256
+    mirrored_views: bool = False
+    rotated_views: bool = False
 
     def __post_init__(self) -> None:
         _check_at_least("evaluation", self, every=1, batch_size=1)

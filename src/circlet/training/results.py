@@ -8,6 +8,7 @@ from torch import nn
 
 from circlet.data import ImageDataset, load
 from circlet.errors import CircletError
+from circlet.models import Views
 from circlet.report import write_report
 from circlet.training.checkpoint import load_model
 from circlet.training.console import Console
@@ -53,6 +54,8 @@ def evaluate_run(run: Run, console: Console) -> Record:
     embedded = embedded_by(parts.learner.embedder)
     console.broken(parts.held_out_broken.add(embedded.broken))
     trained = held_out.retrieval(embedded, recall_at)
+    settings = recipe.evaluation
+    views = Views(parts.learner.embedder, mirrored=settings.mirrored_views, rotated=settings.rotated_views)
 
     labels, classes = held_out.manifest.label_ids()
     splits = np.array(held_out.manifest.table["split"].to_list())
@@ -82,6 +85,9 @@ def evaluate_run(run: Run, console: Console) -> Record:
         "untrained": figures(untrained),
         "raw_pixels": figures(raw_pixels),
     }
+    if views.number > 1:
+        results["views"] = views.number
+        results["trained_in_views"] = figures(held_out.retrieval(embedded_by(views), recall_at))
     run.write_results(results)
     return results
 
