@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from circlet import losses
-from circlet.engine.plan import SMALL_BATCH, Tile, TileSizes, cross_tile_sizes, self_tiles
+from circlet.engine.plan import SMALL_BATCH, Squares, Tile, TileSizes, cross_tile_sizes, self_tiles
 from circlet.references import Proxies
 
 Loss = Literal["CircleLoss", "TripletLoss", "CosFaceLoss"]
@@ -201,21 +201,23 @@ def bound_step(case: Case, inputs: Inputs) -> Step:
     return _bound_of_classes(embeddings, inputs.weight.detach())
 
 
-def _tiles(labels: Tensor) -> list[Tile]:
+def _tiles(labels: Tensor) -> list[Tile | Squares]:
+    """circlet's, without the positives that the squares of negatives hold as well."""
     if len(labels) <= SMALL_BATCH:
-        return [Tile(slice(0, len(labels)), slice(0, len(labels)), "diagonal")]
+        return [Squares("negative", 0, 1, len(labels))]
     _, counts = torch.unique(labels, return_counts=True)
-    return list(self_tiles(counts.tolist(), TileSizes()))
+    tiles = self_tiles(counts.tolist(), TileSizes())
+    return [tile for tile in tiles if tile.side == "negative"]
 
 
-def _bound_of_pairs(vectors: Tensor, tiles: list[Tile], *, backward: bool) -> Step:
+def _bound_of_pairs(vectors: Tensor, tiles: list[Tile | Squares], *, backward: bool) -> Step:
     """Each pair once: half a product forward, and backward half a product again and two halves with it.
 
     The gradient of the hardest pairs needs no product. What fits into one tile is not computed again.
     """
 
     def step() -> float:
-        memory = vectors.new_empty(max(math.prod(tile.shape) for tile in tiles))
+        memory = vectors.new_empty(max(tile.elements for tile in tiles))
         for tile in tiles:
             similarities = product(tile, memory)
         if not backward:
@@ -224,14 +226,22 @@ def _bound_of_pairs(vectors: Tensor, tiles: list[Tile], *, backward: bool) -> St
         for tile in tiles:
             if len(tiles) > 1:
                 similarities = product(tile, memory)
-            gradient[tile.rows].addmm_(similarities, vectors[tile.columns])
-            if tile.kind != "diagonal":
+            if isinstance(tile, Squares):
+                blocks(tile, gradient).baddbmm_(similarities, blocks(tile, vectors))
+            else:
+                gradient[tile.rows].addmm_(similarities, vectors[tile.columns])
                 gradient[tile.columns].addmm_(similarities.T, vectors[tile.rows])
         return math.nan
 
-    def product(tile: Tile, memory: Tensor) -> Tensor:
-        out = memory[: math.prod(tile.shape)].view(tile.shape)
+    def product(tile: Tile | Squares, memory: Tensor) -> Tensor:
+        out = memory[: tile.elements].view(tile.shape)
+        if isinstance(tile, Squares):
+            some = blocks(tile, vectors)
+            return torch.bmm(some, some.mT, out=out)
         return torch.mm(vectors[tile.rows], vectors[tile.columns].T, out=out)
+
+    def blocks(squares: Squares, of: Tensor) -> Tensor:
+        return of[squares.rows].unflatten(0, (squares.blocks, squares.size))
 
     return step
 

@@ -53,8 +53,8 @@ CLASS_BATCH = 256
 RATIOS = (("circlet", "bound"), ("dense", "circlet"), ("PML", "circlet"))
 
 REPEATED_SIMILARITIES, FEWEST_REPEATS, MOST_REPEATS = 2e8, 3, 100
-# Sizes of warming up: circlet has one way for up to 256 samples, and another for more.
-TINY = (64, 320)
+# Sizes of warming up: circlet has one way for up to 384 samples, and another for more.
+TINY = (64, 448)
 MMAP_THRESHOLD = -3  # from glibc's malloc.h
 
 

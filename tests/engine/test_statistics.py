@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from circlet.engine import PairStatistics, Reduction, batch_statistics, pair_masks, pair_statistics
+from circlet.engine import (
+    PairStatistics,
+    Reduction,
+    batch_statistics,
+    pair_masks,
+    pair_statistics,
+    statistics,
+)
+from circlet.engine.plan import TileSizes
 from circlet.engine.reductions import Kind
 
 
@@ -251,6 +259,48 @@ def test_a_number_can_be_added_to_the_logits_of_another() -> None:
 
     torch.testing.assert_close(by_engine(x), dense(x))
     assert torch.autograd.gradcheck(by_engine, x)
+
+
+@pytest.mark.parametrize("kind", ["relu sum", "softplus sum", "sum"])
+@pytest.mark.parametrize("tiles", [None, TileSizes(16, 32, 32), TileSizes(4, 8, 8)])
+def test_each_logit_of_a_positive_can_be_added_to_those_of_all_negatives(
+    kind: Kind, tiles: TileSizes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sum_i sum_j f(logit_n^j + logit_p^i) and its gradients, in the batch and against references."""
+    if tiles is not None:
+        monkeypatch.setattr(statistics, "SMALL_BATCH", 0)
+        monkeypatch.setattr(statistics, "TileSizes", lambda: tiles)
+        monkeypatch.setattr(statistics, "cross_tile_sizes", lambda anchors: tiles)
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.tensor([0] * 20 + [1] * 2 + [2] * 2 + [3] * 2 + [4] + [5] * 5 + [6] * 5)
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    x = torch.randn(len(labels), 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(len(labels), generator=generator, dtype=torch.float64)
+    reductions = [Reduction("positive", "each"), Reduction("negative", kind, offset=0)]
+    logits, own = Sloped(0.7), torch.arange(len(labels))
+
+    similarities = x @ x.T
+    same = labels[:, None] == labels
+    positives, negatives = same & (own[:, None] != own), ~same
+    sums = logits.positive_logit(similarities)[:, :, None] + logits.negative_logit(similarities)[:, None, :]
+    terms = {"relu sum": sums.relu(), "softplus sum": functional.softplus(sums), "sum": sums}[kind]
+    expected = (terms * (positives[:, :, None] & negatives[:, None, :])).sum(dim=(1, 2))
+    (exact,) = torch.autograd.grad(expected @ weights, x)
+    for found in (
+        batch_statistics(x, labels, logits, reductions),
+        pair_statistics(x, labels, x, labels, logits, reductions, own),
+    ):
+        torch.testing.assert_close(found.values[1], expected)
+        assert (found.values[0] > -math.inf).sum(dim=1).tolist() == found.positive_count.tolist()
+        (gradient,) = torch.autograd.grad(found.values[1] @ weights, x)
+        torch.testing.assert_close(gradient, exact)
+
+
+def test_a_reduction_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="'each' is for positives"):
+        Reduction("negative", "each")
+    with pytest.raises(ValueError, match="offset can be added in sums only, but the kind is 'maximum'"):
+        Reduction("negative", "maximum", offset=0)
 
 
 def test_one_side_can_be_reduced_in_several_ways_and_by_the_logit_of_the_other() -> None:

@@ -71,6 +71,9 @@ CASES = {
     ),
     "unified": Case(losses.UnifiedLoss, lambda p, n: reference.unified(p, n, 64, 0.35)),
     "triplet, hard": Case(losses.TripletLoss, lambda p, n: reference.triplet_hard(p, n, 0.2)),
+    "triplet, all": Case(
+        lambda **more: losses.TripletLoss(0.4, "all", **more), lambda p, n: reference.triplet_all(p, n, 0.4)
+    ),
     "triplet, soft": Case(
         lambda **more: losses.TripletLoss(mining="soft", **more),
         lambda p, n: reference.triplet_soft(p, n, 32, 0.2),
@@ -351,7 +354,7 @@ def test_defaults_are_those_of_the_papers() -> None:
 
 @pytest.mark.parametrize("mining", ["semihard", "", None])
 def test_unknown_mining_is_named(mining: str | None) -> None:
-    with pytest.raises(ValueError, match=f"mining must be 'hard' or 'soft', but got {mining!r}"):
+    with pytest.raises(ValueError, match=f"mining must be 'hard', 'all' or 'soft', but got {mining!r}"):
         losses.TripletLoss(mining=mining)  # type: ignore[arg-type]
 
 

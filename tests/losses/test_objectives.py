@@ -8,6 +8,7 @@ from torch import Tensor
 
 from circlet.engine import PairStatistics, Reduction
 from circlet.losses import (
+    AllTriplets,
     Hinge,
     Independent,
     Objective,
@@ -75,6 +76,11 @@ def test_supervised_contrastive_of_no_pairs_has_a_finite_gradient() -> None:
     assert [value.grad.tolist() for value in given.values if value.grad is not None] == [[0], [0], [0]]
 
 
+def test_all_triplets_is_the_mean_over_the_anchors_triplets() -> None:
+    assert AllTriplets()(statistics([0.0], [6.0], positives=3, negatives=4)).tolist() == [0.5]
+    assert AllTriplets()(statistics([0.0], [0.0], positives=0, negatives=4)).tolist() == [0]
+
+
 def test_independent_adds_sums_or_means() -> None:
     given = statistics([6.0], [6.0], positives=2, negatives=3)
     assert float(Independent(averaged=True)(given)) == 5
@@ -118,7 +124,7 @@ def test_each_asks_for_the_numbers_of_its_formula() -> None:
 
 
 def test_what_an_anchor_must_have_to_count() -> None:
-    for objective in (Unified(), Hinge(), SoftHinge(), Unbounded(), PerPositive()):
+    for objective in (Unified(), Hinge(), AllTriplets(), SoftHinge(), Unbounded(), PerPositive()):
         assert objective.needs == "both"
     assert SupervisedContrastive().needs == "positive"
     assert Separate().needs == Independent().needs == "any"

@@ -111,6 +111,11 @@ def test_hard_triplet_is_zero_when_all_pairs_are_apart() -> None:
     assert reference.triplet_hard([0.9, 0.8], [0.1, 0.2], 0.5) == 0
 
 
+def test_all_triplets_by_hand() -> None:
+    # of .1 - .5 + .3, .1 - .9 + .3, .7 - .5 + .3 and .7 - .9 + .3 two are above 0: .5 and .1
+    assert reference.triplet_all([0.5, 0.9], [0.1, 0.7], 0.3) == pytest.approx(0.6 / 4, abs=1e-15)
+
+
 def test_circle_gradients_are_the_differences_of_the_loss_with_frozen_weights() -> None:
     scale, margin, step = 16.0, 0.3, 1e-6
     positives, negatives = [0.6, 0.9, 1.4], [0.3, -0.1, -0.7]  # 1.4 and -0.7 are beyond their optimum

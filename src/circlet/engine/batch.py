@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from circlet.engine.channels import Channel, Channels
-from circlet.engine.classes import OwnClass
 from circlet.engine.logits import LogitFunction
 from circlet.engine.maximum import Maximum
-from circlet.engine.plan import Tile, TileSizes, self_tiles
+from circlet.engine.plan import Squares, Tile, TileSizes, self_tiles
 from circlet.engine.reductions import Reduction
 from circlet.engine.vectors import (
     CHUNK,
@@ -20,6 +19,7 @@ from circlet.engine.vectors import (
     normalized_,
     refuse_second_derivative,
     through_normalization_,
+    without_autocast,
 )
 
 # Columns of a gradient that are put in order at once.
@@ -31,16 +31,17 @@ class Batch:
     """What a call is about, besides its tensors that have gradients.
 
     Attributes:
-        order: (batch,) the batch sorted by label.
-        class_start, class_end: (batch,) where the class of each sorted sample begins and ends.
-        tiles: Cover all pairs of the sorted batch.
+        order: (batch,) the batch sorted by the size of its classes, and by label.
+        class_start: (batch,) where the class of each sorted sample begins.
+        class_size: (batch,) the number of samples of each sorted sample's class.
+        tiles: Hold all pairs of the sorted batch.
         logits, reductions, normalize: See `batch_statistics`.
     """
 
     order: Tensor
     class_start: Tensor
-    class_end: Tensor
-    tiles: Sequence[Tile]
+    class_size: Tensor
+    tiles: Sequence[Tile | Squares]
     logits: LogitFunction
     reductions: Sequence[Reduction]
     normalize: bool
@@ -55,25 +56,39 @@ class Batch:
         sizes: TileSizes,
     ) -> "Batch":
         order = labels.argsort(stable=True)
-        _, counts = torch.unique_consecutive(labels[order], return_counts=True)
-        end = counts.cumsum(dim=0)
+        _, sizes_by_label = torch.unique_consecutive(labels[order], return_counts=True)
+        class_sizes, by_size = sizes_by_label.sort(stable=True)
+        start = class_sizes.cumsum(dim=0) - class_sizes
+        if len(class_sizes) > 1 and class_sizes[0] != class_sizes[-1]:
+            order = order[by_size.argsort().repeat_interleave(sizes_by_label).argsort(stable=True)]
         return cls(
             order,
-            (end - counts).repeat_interleave(counts),
-            end.repeat_interleave(counts),
-            list(self_tiles(counts.tolist(), sizes)),
+            start.repeat_interleave(class_sizes),
+            class_sizes.repeat_interleave(class_sizes),
+            list(self_tiles(class_sizes.tolist(), sizes)),
             logits,
             reductions,
             normalize,
         )
 
-    def own_class(self, rows: slice) -> OwnClass:
-        own = torch.arange(rows.start, rows.stop, device=self.order.device)
-        return OwnClass.within(rows, self.class_start[rows], self.class_end[rows], own)
+    def left_out(self, squares: Squares) -> Tensor:
+        """Where in the memory of such squares the pairs are that are not of their side."""
+        device = self.order.device
+        if squares.side == "positive":
+            diagonal = torch.arange(0, squares.size**2, squares.size + 1, device=device)
+            blocks = torch.arange(0, squares.elements, squares.size**2, device=device)
+            return (blocks[:, None] + diagonal).flatten()
+        rows = torch.arange(squares.blocks * squares.size, device=device)
+        first = self.class_start[squares.rows] - squares.start
+        end = first + self.class_size[squares.rows]
+        # A class that is smaller than the largest has its last column more than once.
+        most = torch.arange(int((end - first).amax()), device=device)
+        columns = torch.minimum(first[:, None] + most, end[:, None] - 1) % squares.size
+        return (rows[:, None] * squares.size + columns).flatten()
 
     def counts(self) -> tuple[Tensor, Tensor]:
         """(batch,) the number of positives and of negatives of each sample, in the batch's own order."""
-        size = self.in_batch_order(self.class_end - self.class_start)
+        size = self.in_batch_order(self.class_size)
         return size - 1, len(size) - size
 
     def in_batch_order(self, sorted_values: Tensor) -> Tensor:
@@ -82,7 +97,7 @@ class Batch:
         return values
 
     def workspace(self, like: Tensor) -> Workspace:
-        return Workspace(max((math.prod(tile.shape) for tile in self.tiles), default=0), like)
+        return Workspace(max((tile.elements for tile in self.tiles), default=0), like)
 
 
 class BatchStatistics(torch.autograd.Function):
@@ -92,15 +107,21 @@ class BatchStatistics(torch.autograd.Function):
     def forward(
         ctx: Any, embeddings: Tensor, offset: Tensor | None, batch: Batch, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with without_autocast(embeddings):
             dtype = torch.promote_types(embeddings.dtype, torch.float32)
             vectors = embeddings[batch.order].to(dtype)
             lengths = normalized_(vectors) if batch.normalize else None
             shift = None if offset is None else offset[batch.order]
             channels = Channels(
-                [Channel(reduction, batch.logits, shift, vectors) for reduction in batch.reductions]
+                [
+                    Channel(reduction, batch.logits, shift, vectors, batch.class_start, batch.class_size)
+                    for reduction in batch.reductions
+                ]
             )
-            _forward(batch, vectors, channels)
+            workspace = batch.workspace(vectors)
+            _forward(batch, vectors, channels, workspace)
+            # Memory from the system costs as much as some passes over it: the way back gets the same.
+            ctx.workspace = workspace
             ctx.batch, ctx.channels, ctx.dtype = batch, channels, embeddings.dtype
             ctx.save_for_backward(vectors, lengths)
             return tuple(batch.in_batch_order(channel.reducer.result()) for channel in channels.all)
@@ -112,13 +133,13 @@ class BatchStatistics(torch.autograd.Function):
         batch: Batch = ctx.batch
         channels: Channels = ctx.channels
         vectors, lengths = ctx.saved_tensors
-        with torch.autocast(vectors.device.type, enabled=False):
+        with without_autocast(vectors):
             result = torch.zeros_like(vectors)
             of_offset = None
             sorted_gradients = [gradient[batch.order] for gradient in gradients]
             for channel, gradient in zip(channels.all, sorted_gradients, strict=True):
                 channel.begin_backward(gradient)
-            _backward(batch, vectors, channels, result)
+            _backward(batch, vectors, channels, ctx.workspace, result)
             for channel, gradient in zip(channels.all, sorted_gradients, strict=True):
                 if isinstance(channel.reducer, Maximum):
                     _backward_of_maximum(channel, channel.reducer, gradient, vectors, result)
@@ -133,41 +154,51 @@ class BatchStatistics(torch.autograd.Function):
             )
 
 
-def _forward(batch: Batch, vectors: Tensor, channels: Channels) -> None:
+def _forward(batch: Batch, vectors: Tensor, channels: Channels, workspace: Workspace) -> None:
     """Take in all tiles."""
-    workspace = batch.workspace(vectors)
     for tile in batch.tiles:
-        if not channels.ask_for(tile.kind):
+        if not channels.ask_for(tile.side):
             continue
-        rows, columns = tile.rows, tile.columns
-        similarities = workspace.tile(0, *tile.shape)
-        torch.mm(vectors[rows], vectors[columns].T, out=similarities)
-        if tile.kind == "diagonal":
-            own = batch.own_class(rows)
-            channels.add_rows(similarities, own, rows, columns, workspace.tile(1, *tile.shape))
+        similarities = _similarities(tile, vectors, workspace)
+        temporary = workspace.tile(1, *tile.shape)
+        if isinstance(tile, Squares):
+            channels.add_squares(tile, similarities, batch.left_out(tile), temporary)
         else:
-            channels.add_both(tile.kind, similarities, rows, columns, workspace.tile(1, *tile.shape))
+            channels.add_both(tile.side, similarities, tile.rows, tile.columns, temporary)
 
 
-def _backward(batch: Batch, vectors: Tensor, channels: Channels, result: Tensor) -> None:
+def _backward(
+    batch: Batch, vectors: Tensor, channels: Channels, workspace: Workspace, result: Tensor
+) -> None:
     """Add the gradient of the vectors to `result`, tile by tile, each of them made again."""
-    workspace = batch.workspace(vectors)
     for tile in batch.tiles:
-        if not channels.ask_for(tile.kind, backward=True):
+        if not channels.ask_for(tile.side, backward=True):
             continue
-        rows, columns = tile.rows, tile.columns
-        similarities, slopes = workspace.tile(0, *tile.shape), workspace.tile(1, *tile.shape)
-        torch.mm(vectors[rows], vectors[columns].T, out=similarities)
-        if tile.kind == "diagonal":
-            of_pairs = channels.gradients_of_rows(similarities, batch.own_class(rows), rows, slopes)
-            # The tile holds each pair twice, once for each of its anchors.
-            result[rows].addmm_(of_pairs + of_pairs.T, vectors[rows])
+        similarities = _similarities(tile, vectors, workspace)
+        slopes, temporary = workspace.tile(1, *tile.shape), workspace.tile(2, *tile.shape)
+        rows = tile.rows
+        if isinstance(tile, Squares):
+            of_pairs = channels.gradients_of_squares(tile, similarities, batch.left_out(tile), slopes)
+            both_orders = torch.add(of_pairs, of_pairs.mT, out=temporary)
+            _blocks(tile, result).baddbmm_(both_orders, _blocks(tile, vectors))
         else:
-            of_pairs = channels.gradients_of_both(
-                tile.kind, similarities, rows, columns, slopes, workspace.tile(2, *tile.shape)
-            )
+            columns = tile.columns
+            of_pairs = channels.gradients_of_both(tile.side, similarities, rows, columns, slopes, temporary)
             result[rows].addmm_(of_pairs, vectors[columns])
             result[columns].addmm_(of_pairs.T, vectors[rows])
+
+
+def _similarities(tile: Tile | Squares, vectors: Tensor, workspace: Workspace) -> Tensor:
+    out = workspace.tile(0, *tile.shape)
+    if isinstance(tile, Squares):
+        blocks = _blocks(tile, vectors)
+        return torch.bmm(blocks, blocks.mT, out=out)
+    return torch.mm(vectors[tile.rows], vectors[tile.columns].T, out=out)
+
+
+def _blocks(squares: Squares, vectors: Tensor) -> Tensor:
+    """(blocks, size, dim) the vectors of the samples of squares, as a view."""
+    return vectors[squares.rows].view(squares.blocks, squares.size, -1)
 
 
 def _backward_of_maximum(

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from circlet.engine.classes import OwnClass
+from circlet.engine.each import Each
 from circlet.engine.log_sum_exp import LogSumExp
-from circlet.engine.logits import SIDES, LogitFunction, Pullback, Side
+from circlet.engine.logits import LogitFunction, Pullback, Side
 from circlet.engine.maximum import Maximum
-from circlet.engine.plan import Kind
-from circlet.engine.reductions import Anchors, PairGradients, Reducer, Reduction
+from circlet.engine.plan import Squares
+from circlet.engine.reductions import Anchors, PairGradients, Places, Reducer, Reduction
 from circlet.engine.sums import Sum, SumGradients
 
 
@@ -22,12 +23,20 @@ class Channel:
     Args:
         reduction: What is asked for.
         logits: The boundary.
-        offset: (anchors,) added to each logit, or None.
+        offset: (anchors,) or (anchors, most) added to each logit, or None.
         vectors: (anchors, dim), for number, dtype and device.
+        first, size: (anchors,) where each anchor's class begins among the sorted references, and how many
+            there are of it.
     """
 
     def __init__(
-        self, reduction: Reduction, logits: LogitFunction, offset: Tensor | None, vectors: Tensor
+        self,
+        reduction: Reduction,
+        logits: LogitFunction,
+        offset: Tensor | None,
+        vectors: Tensor,
+        first: Tensor,
+        size: Tensor,
     ) -> None:
         self.reduction = reduction
         self.logits = logits
@@ -37,6 +46,8 @@ class Channel:
             self.reducer = LogSumExp(count, scale, vectors)
         elif reduction.kind == "maximum":
             self.reducer = Maximum(count, scale, vectors)
+        elif reduction.kind == "each":
+            self.reducer = Each(first, size, scale, vectors)
         else:
             self.reducer = Sum(reduction.kind, count, scale, vectors, offset)
         self._gradients: PairGradients | None = None
@@ -48,7 +59,7 @@ class Channel:
     def begin_backward(self, gradient: Tensor) -> None:
         """Take the gradient (anchors,) of the result."""
         if not isinstance(self.reducer, Maximum):
-            self._gradients = cast(LogSumExp | Sum, self.reducer).pair_gradients(gradient)
+            self._gradients = cast(LogSumExp | Sum | Each, self.reducer).pair_gradients(gradient)
 
     @property
     def gradients(self) -> PairGradients:
@@ -56,7 +67,7 @@ class Channel:
         return self._gradients
 
     def offset_gradient(self) -> Tensor | None:
-        """(anchors,) the gradient of the offset when all tiles came by; None if there was none."""
+        """The gradient of the offset when all tiles came by; None if there was none."""
         if isinstance(self.reducer, Sum) and self.reducer.offset is not None:
             return cast(SumGradients, self._gradients).of_offset
         return None
@@ -80,9 +91,8 @@ class Channels:
             if channel.reduction.pairs == side and not (backward and isinstance(channel.reducer, Maximum))
         ]
 
-    def ask_for(self, kind: Kind, *, backward: bool = False) -> bool:
-        """Whether tiles of this kind are needed."""
-        sides = SIDES if kind == "diagonal" else (kind,)
+    def ask_for(self, *sides: Side, backward: bool = False) -> bool:
+        """Whether tiles with pairs of one of these sides are needed."""
         return any(self.of(side, backward=backward) for side in sides)
 
     def add_both(
@@ -103,53 +113,100 @@ class Channels:
             parts.append(pull(channel.gradients.both_(tile, rows, columns, workspace)))
         return _summed(parts)
 
+    def add_squares(
+        self, squares: Squares, similarities: Tensor, left_out: Tensor, workspace: Tensor
+    ) -> None:
+        """Take in the squares (blocks, size, size) of a batch, whose rows are anchors; overwrites them."""
+        self._blank_(similarities, left_out)
+        rows, places = squares.rows, _places(squares, similarities)
+        for channel, tile in _copies(self.of(squares.side), similarities):
+            channel.overwrite_(tile, workspace)
+            channel.reducer.add_rows(_filled(tile, left_out, -math.inf).flatten(0, 1), rows, places)
+
+    def gradients_of_squares(
+        self, squares: Squares, similarities: Tensor, left_out: Tensor, slopes: Tensor
+    ) -> Tensor:
+        """Overwrite such squares by the gradients of their similarities."""
+        self._blank_(similarities, left_out)
+        rows, places = squares.rows, _places(squares, similarities)
+        parts = []
+        for channel, tile in _copies(self.of(squares.side, backward=True), similarities):
+            pull = channel.overwrite_(tile, slopes)
+            logits = _filled(tile, left_out, -math.inf).flatten(0, 1)
+            parts.append(pull(channel.gradients.rows_(logits, rows, places).view(squares.shape)))
+        return _summed(parts)
+
     def add_rows(
         self, similarities: Tensor, own: OwnClass, rows: slice, columns: slice, workspace: Tensor
     ) -> None:
         """Take in a tile of both sides whose rows are anchors; overwrites it."""
         if len(own.rows) > 0:
-            anchors, places = own.rows[:, 0] + rows.start, own.columns + columns.start
+            anchors, places = own.rows[:, 0] + rows.start, own.columns[:, 0] + columns.start
             for channel, tile in _copies(self.of("positive"), own.positives(similarities)):
                 channel.overwrite_(tile, torch.empty_like(tile))
                 channel.reducer.add_rows(tile.masked_fill_(~own.positive, -math.inf), anchors, places)
-        self._blank_(similarities, own)
+        if not self._closed:
+            own.fill_(similarities, 0)
         for channel, tile in _copies(self.of("negative"), similarities):
             channel.overwrite_(tile, workspace)
             own.fill_(tile, -math.inf)
             channel.reducer.add_rows(tile, rows, columns.start)
 
-    def gradients_of_rows(self, similarities: Tensor, own: OwnClass, rows: slice, slopes: Tensor) -> Tensor:
+    def gradients_of_rows(
+        self, similarities: Tensor, own: OwnClass, rows: slice, columns: slice, slopes: Tensor
+    ) -> Tensor:
         """Overwrite such a tile by the gradients of its similarities."""
         of_positives = None
         positive = self.of("positive", backward=True)
         if len(own.rows) > 0:
-            anchors = own.rows[:, 0] + rows.start
+            anchors, places = own.rows[:, 0] + rows.start, own.columns[:, 0] + columns.start
             if positive:
                 parts = [
-                    _gradients_of_positives(channel, tile, own, anchors)
+                    _gradients_of_positives(channel, tile, own, anchors, places)
                     for channel, tile in _copies(positive, own.positives(similarities))
                 ]
                 of_positives = _summed(parts)
-        self._blank_(similarities, own)
+        if not self._closed:
+            own.fill_(similarities, 0)
         parts = []
         for channel, tile in _copies(self.of("negative", backward=True), similarities):
             pull = channel.overwrite_(tile, slopes)
             own.fill_(tile, -math.inf)
-            parts.append(pull(channel.gradients.rows_(tile, rows)))
+            parts.append(pull(channel.gradients.rows_(tile, rows, columns.start)))
         of_pairs = _summed(parts) if parts else similarities.zero_()
         if of_positives is not None:
             own.set_positives_(of_pairs, of_positives)
         return of_pairs
 
-    def _blank_(self, similarities: Tensor, own: OwnClass) -> None:
+    def _blank_(self, similarities: Tensor, left_out: Tensor) -> None:
         """A user's logits may have no slope at 1, where the anchor itself is."""
-        if not self.all[0].logits.closed:
-            own.fill_(similarities, 0)
+        if not self._closed:
+            _filled(similarities, left_out, 0)
+
+    @property
+    def _closed(self) -> bool:
+        return self.all[0].logits.closed
 
 
-def _gradients_of_positives(channel: Channel, tile: Tensor, own: OwnClass, anchors: Anchors) -> Tensor:
+def _places(squares: Squares, like: Tensor) -> Places:
+    """The first reference of each of the squares' rows."""
+    if squares.blocks == 1:
+        return squares.start
+    rows = squares.rows
+    first = torch.arange(rows.start, rows.stop, squares.size, device=like.device)
+    return torch.repeat_interleave(first, squares.size)
+
+
+def _gradients_of_positives(
+    channel: Channel, tile: Tensor, own: OwnClass, anchors: Anchors, places: Places
+) -> Tensor:
     pull = channel.overwrite_(tile, torch.empty_like(tile))
-    return pull(channel.gradients.rows_(tile.masked_fill_(~own.positive, -math.inf), anchors))
+    return pull(channel.gradients.rows_(tile.masked_fill_(~own.positive, -math.inf), anchors, places))
+
+
+def _filled(tile: Tensor, places: Tensor, value: float) -> Tensor:
+    tile.view(-1).index_fill_(0, places, value)
+    return tile
 
 
 def _copies(channels: list[Channel], tile: Tensor) -> list[tuple[Channel, Tensor]]:

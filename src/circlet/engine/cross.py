@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circlet.engine.channels import Channel, Channels
 from circlet.engine.classes import OwnClass
-from circlet.engine.logits import LogitFunction
+from circlet.engine.logits import SIDES, LogitFunction
 from circlet.engine.maximum import Maximum
 from circlet.engine.plan import TileSizes
 from circlet.engine.pooling import Centers
@@ -18,9 +18,11 @@ from circlet.engine.reductions import Reduction
 from circlet.engine.vectors import (
     CHUNK,
     Workspace,
+    lengths_of,
     normalized_,
     refuse_second_derivative,
     through_normalization_,
+    without_autocast,
 )
 
 
@@ -114,6 +116,20 @@ class Cross:
         positives = same if self.own is None else same - (self.own >= 0).long()
         return positives, references - same
 
+    def in_place(self, anchors: Tensor, references: Tensor) -> bool:
+        """Whether blocks of references are blocks of memory, in the dtype of the arithmetic."""
+        return self.order is None and references.dtype == anchors.dtype
+
+    def room_for_products(self, anchors: Tensor, references: Tensor) -> Tensor | None:
+        """Memory for the gradient of the references, where the products with them fit into it until then.
+
+        They save one of four matrix products. None where they do not fit, or where there will be no gradient.
+        """
+        fits = len(anchors) <= min(anchors.shape[1], self.sizes.rows)
+        if not (self.differentiable and fits and self.in_place(anchors, references)):
+            return None
+        return torch.empty_like(references, memory_format=torch.contiguous_format)
+
     def workspace(self, anchors: Tensor, references: Tensor) -> Workspace:
         largest = min(len(anchors), self.sizes.rows) * min(len(references), self.sizes.columns)
         return Workspace(largest, anchors)
@@ -131,25 +147,23 @@ class CrossStatistics(torch.autograd.Function):
         cross: Cross,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
-        with torch.autocast(anchors.device.type, enabled=False):
+        with without_autocast(anchors):
             dtype = torch.promote_types(anchors.dtype, references.dtype)
             dtype = torch.promote_types(dtype, torch.float32)
             vectors = anchors.to(dtype, copy=cross.normalize)
             lengths = normalized_(vectors) if cross.normalize else None
+            first = cross.class_start
             channels = Channels(
-                [Channel(reduction, cross.logits, offset, vectors) for reduction in cross.reductions]
+                [
+                    Channel(reduction, cross.logits, offset, vectors, first, cross.class_end - first)
+                    for reduction in cross.reductions
+                ]
             )
-            # Kept similarities save one of four matrix products. They take no memory beyond that of the
-            # references' gradient, whose pages a CPU fills while they are given back one by one.
-            keep = (
-                cross.differentiable
-                and ctx.needs_input_grad[1]
-                and len(anchors) <= anchors.shape[1]
-                and anchors.device.type == "cpu"
-                and channels.ask_for("diagonal", backward=True)
-            )
-            kept, inverse = _forward(cross, vectors, references, channels, keep)
-            ctx.cross, ctx.channels, ctx.kept, ctx.dtype = cross, channels, kept, anchors.dtype
+            gradient = None
+            if ctx.needs_input_grad[1] and channels.ask_for(*SIDES, backward=True):
+                gradient = cross.room_for_products(vectors, references)
+            inverse = _forward(cross, vectors, references, channels, gradient)
+            ctx.cross, ctx.channels, ctx.gradient, ctx.dtype = cross, channels, gradient, anchors.dtype
             ctx.save_for_backward(vectors, lengths, references, inverse)
             return tuple(channel.reducer.result() for channel in channels.all)
 
@@ -160,15 +174,18 @@ class CrossStatistics(torch.autograd.Function):
         cross: Cross = ctx.cross
         channels: Channels = ctx.channels
         vectors, lengths, references, inverse = ctx.saved_tensors
-        with torch.autocast(vectors.device.type, enabled=False):
+        with without_autocast(vectors):
             of_anchors = torch.zeros_like(vectors)
-            of_references = torch.empty_like(references) if ctx.needs_input_grad[1] else None
-            needs_tiles = channels.ask_for("diagonal", backward=True) and len(vectors) > 0
+            of_references, kept = ctx.gradient, ctx.gradient is not None
+            ctx.gradient = None  # a second backward pass makes the similarities again
+            if of_references is None and ctx.needs_input_grad[1]:
+                of_references = torch.empty_like(references)
+            needs_tiles = channels.ask_for(*SIDES, backward=True) and len(vectors) > 0
             of_offset = None
             for channel, gradient in zip(channels.all, gradients, strict=True):
                 channel.begin_backward(gradient)
             if needs_tiles:
-                _backward(cross, vectors, references, inverse, channels, ctx.kept, of_anchors, of_references)
+                _backward(cross, vectors, references, inverse, channels, kept, of_anchors, of_references)
             elif of_references is not None:
                 of_references.zero_()
             for channel, gradient in zip(channels.all, gradients, strict=True):
@@ -191,27 +208,27 @@ class CrossStatistics(torch.autograd.Function):
 
 
 def _forward(
-    cross: Cross, vectors: Tensor, references: Tensor, channels: Channels, keep: bool
-) -> tuple[list[Tensor | None], Tensor]:
-    """Take in all tiles; returns the similarities to be kept, and 1 / length of the sorted references."""
+    cross: Cross, vectors: Tensor, references: Tensor, channels: Channels, gradient: Tensor | None
+) -> Tensor:
+    """Take in all tiles; returns 1 / length of the sorted references.
+
+    The products are kept where the gradient of the references is to be, if that is given.
+    """
     workspace = cross.workspace(vectors, references)
-    kept: list[Tensor | None] = []
     inverse = vectors.new_ones(len(references))
     for columns, block in cross.blocks(references, vectors.dtype):
         span = cross.span(columns)
         if cross.normalize:
-            length = torch.linalg.vector_norm(block, dim=1)
-            inverse[span] = torch.where(length > 0, 1 / length, 0)
+            inverse[span] = 1 / lengths_of(block)
         for rows in cross.panels(len(vectors)):
-            anchors = rows.stop - rows.start
-            similarities = workspace.tile(0, anchors, len(block))
-            _similarities(cross, vectors[rows], block, inverse[span], similarities)
-            if keep:
-                kept.append(similarities.clone())
-            tile = similarities if cross.centers is None else cross.centers.pooled(similarities)
+            products = workspace.tile(2, rows.stop - rows.start, len(block))
+            if gradient is not None:
+                products = _room(gradient[span], rows)
+            torch.mm(vectors[rows], block.T, out=products)
+            tile = _pooled_similarities(cross, products, inverse[span], workspace)
             own = cross.own_class(rows, columns)
             channels.add_rows(tile, own, rows, columns, workspace.tile(1, *tile.shape))
-    return kept, inverse
+    return inverse
 
 
 def _backward(
@@ -220,14 +237,13 @@ def _backward(
     references: Tensor,
     inverse: Tensor,
     channels: Channels,
-    kept: list[Tensor | None],
+    kept: bool,
     of_anchors: Tensor,
     of_references: Tensor | None,
 ) -> None:
-    """Add to the gradient of the anchors, and write that of the references."""
+    """Add to the gradient of the anchors, and write that of the references, which may hold what was kept."""
     workspace = cross.workspace(vectors, references)
-    in_place = cross.order is None and references.dtype == vectors.dtype
-    position = 0
+    in_place = cross.in_place(vectors, references)
     for columns, block in cross.blocks(references, vectors.dtype):
         span = cross.span(columns)
         of_block = None
@@ -235,48 +251,63 @@ def _backward(
             of_block = of_references[span] if in_place else torch.empty_like(block)
         along = vectors.new_zeros(len(block))
         for rows in cross.panels(len(vectors)):
-            cosines = kept[position] if kept else None
-            if cosines is None:
-                cosines = workspace.tile(2, rows.stop - rows.start, len(block))
-                _similarities(cross, vectors[rows], block, inverse[span], cosines)
+            if kept and of_block is not None:
+                products = _room(of_block, rows)
             else:
-                kept[position] = None  # given back; a second backward pass makes it again
-            position += 1
-            of_pairs = _gradients_of_pairs(cross, cosines, rows, columns, channels, workspace)
+                products = workspace.tile(2, rows.stop - rows.start, len(block))
+                torch.mm(vectors[rows], block.T, out=products)
+            of_pairs = _gradients_of_pairs(cross, products, inverse[span], rows, columns, channels, workspace)
             if cross.normalize:
                 of_pairs.mul_(inverse[span])
             of_anchors[rows].addmm_(of_pairs, block)
-            if of_block is not None:
-                first = rows.start == 0
-                torch.addmm(of_block, of_pairs.T, vectors[rows], beta=0 if first else 1, out=of_block)
-                if cross.normalize:
-                    along += of_pairs.mul_(cosines).sum(dim=0)
+            if of_block is None:
+                continue
+            if cross.normalize:
+                along += torch.mul(of_pairs, products, out=workspace.tile(1, *products.shape)).sum(dim=0)
+            beta = 0 if rows.start == 0 else 1
+            torch.addmm(of_block, of_pairs.T, vectors[rows], beta=beta, out=of_block)
         if of_block is None or of_references is None:
             continue
         if cross.normalize:
-            # d/dw = (g - (g . w^) w^) / |w|, and g . w^ is a sum over similarities.
-            of_block.addcmul_((along * inverse[span])[:, None], block, value=-1)
+            # d/dw = (g - (g . w^) w^) / |w|, and g . w is a sum over the products.
+            of_block.addcmul_((along * inverse[span] ** 2)[:, None], block, value=-1)
         if not in_place:
             of_references[cross.places(columns)] = of_block.to(of_references.dtype)
 
 
+def _room(of_block: Tensor, rows: slice) -> Tensor:
+    """Memory for the products of all anchors with a block of references, in that of the block's gradient."""
+    count = rows.stop - rows.start
+    return of_block.view(-1)[: count * len(of_block)].view(count, len(of_block))
+
+
 def _gradients_of_pairs(
-    cross: Cross, cosines: Tensor, rows: slice, columns: slice, channels: Channels, workspace: Workspace
+    cross: Cross,
+    products: Tensor,
+    inverse: Tensor,
+    rows: slice,
+    columns: slice,
+    channels: Channels,
+    workspace: Workspace,
 ) -> Tensor:
-    """The gradients of a tile's similarities, which stay as they are."""
-    if cross.centers is None:
-        tile = workspace.tile(0, *cosines.shape).copy_(cosines)
-    else:
-        tile = cross.centers.pooled(cosines)
+    """The gradients of a tile's similarities; the products stay as they are."""
+    tile = _pooled_similarities(cross, products, inverse, workspace)
     own = cross.own_class(rows, columns)
-    of_pooled = channels.gradients_of_rows(tile, own, rows, workspace.tile(1, *tile.shape))
-    return of_pooled if cross.centers is None else cross.centers.gradient(cosines, of_pooled)
+    of_pooled = channels.gradients_of_rows(tile, own, rows, columns, workspace.tile(1, *tile.shape))
+    if cross.centers is None:
+        return of_pooled
+    return cross.centers.gradient(_similarities(cross, products, inverse, workspace), of_pooled)
 
 
-def _similarities(cross: Cross, anchors: Tensor, block: Tensor, inverse: Tensor, out: Tensor) -> None:
-    torch.mm(anchors, block.T, out=out)
-    if cross.normalize:
-        out.mul_(inverse)
+def _pooled_similarities(cross: Cross, products: Tensor, inverse: Tensor, workspace: Workspace) -> Tensor:
+    similarities = _similarities(cross, products, inverse, workspace)
+    return similarities if cross.centers is None else cross.centers.pooled(similarities)
+
+
+def _similarities(cross: Cross, products: Tensor, inverse: Tensor, workspace: Workspace) -> Tensor:
+    """The products with references of length 1 / inverse, in a buffer of their own."""
+    tile = workspace.tile(0, *products.shape)
+    return torch.mul(products, inverse, out=tile) if cross.normalize else tile.copy_(products)
 
 
 def _backward_of_maximum(

@@ -3,20 +3,28 @@
 Where a matrix fits into a processor's cache its arithmetic costs less than the calls that start it.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circlet.engine.logits import SIDES, LogitFunction, Pullback, Side
+from circlet.engine.logits import SIDES, LogitFunction
 from circlet.engine.merge import EMPTY, LOG2_E
 from circlet.engine.pooling import Centers
 from circlet.engine.reductions import Reduction
-from circlet.engine.sums import softplus
-from circlet.engine.vectors import normalized_, refuse_second_derivative, through_normalization_
+from circlet.engine.sums import Sum
+from circlet.engine.vectors import (
+    lengths_of,
+    refuse_second_derivative,
+    through_normalization_,
+    without_autocast,
+)
+
+_EVERYONE = slice(None)
 
 
 @dataclass(frozen=True)
@@ -24,15 +32,29 @@ class Dense:
     """What a call is about, besides its tensors that have gradients.
 
     Attributes:
-        others: For each side, (anchors, references) True for the pairs that are not of it.
+        others: (2, anchors, references) True for the pairs that are no positives, and for those that are no
+            negatives.
+        positives, negatives: (anchors,) how many of each an anchor has.
         logits, reductions, normalize, centers: See `pair_statistics`.
     """
 
-    others: dict[Side, Tensor]
+    others: Tensor
+    positives: Tensor
+    negatives: Tensor
     logits: LogitFunction
     reductions: Sequence[Reduction]
     normalize: bool
     centers: Centers | None
+
+    @classmethod
+    def of_batch(
+        cls, labels: Tensor, logits: LogitFunction, reductions: Sequence[Reduction], normalize: bool
+    ) -> "Dense":
+        """A batch against itself."""
+        others = _unlike_and_like(labels, labels)
+        same = _counted(others[1])
+        others[0].fill_diagonal_(True)
+        return cls(others, same - 1, len(labels) - same, logits, reductions, normalize, None)
 
     @classmethod
     def of(
@@ -43,24 +65,32 @@ class Dense:
         logits: LogitFunction,
         reductions: Sequence[Reduction],
         normalize: bool,
-        centers: Centers | None = None,
+        centers: Centers | None,
     ) -> "Dense":
-        same = anchor_labels[:, None] == reference_labels
-        different = ~same
+        """Anchors against references; arguments as for `pair_statistics`."""
+        others = _unlike_and_like(anchor_labels, reference_labels)
+        count = len(reference_labels)
         if self_index is not None:
-            different |= torch.arange(len(reference_labels), device=same.device) == self_index[:, None]
-        return cls({"negative": same, "positive": different}, logits, reductions, normalize, centers)
+            others[0] |= torch.arange(count, device=others.device) == self_index[:, None]
+        positives, negatives = count - _counted(others[0]), count - _counted(others[1])
+        return cls(others, positives, negatives, logits, reductions, normalize, centers)
 
-    def counts(self) -> tuple[Tensor, Tensor]:
-        """(anchors,) the number of positives and of negatives of each anchor."""
-        # Sums of floats are several times quicker than sums of booleans.
-        positive, negative = (self.others[side].float().sum(dim=1).long() for side in SIDES)
-        references = self.others["positive"].shape[1]
-        return references - positive, references - negative
+
+def _unlike_and_like(anchor_labels: Tensor, reference_labels: Tensor) -> Tensor:
+    pairs = (2, len(anchor_labels), len(reference_labels))
+    others = torch.empty(pairs, dtype=torch.bool, device=anchor_labels.device)
+    torch.eq(anchor_labels[:, None], reference_labels, out=others[1])
+    torch.logical_not(others[1], out=others[0])
+    return others
+
+
+def _counted(pairs: Tensor) -> Tensor:
+    """(anchors,) how many are True. Sums of floats are several times quicker than sums of booleans."""
+    return pairs.float().sum(dim=1).long()
 
 
 class DenseStatistics(torch.autograd.Function):
-    """(anchors, references, offset or None, dense, parameters of its logits) -> (anchors,) per reduction.
+    """(anchors, references, offset or None, dense, parameters of its logits) -> (reductions, anchors).
 
     References of None are the anchors themselves.
     """
@@ -73,44 +103,43 @@ class DenseStatistics(torch.autograd.Function):
         offset: Tensor | None,
         dense: Dense,
         *parameters: Tensor,
-    ) -> tuple[Tensor, ...]:
-        with torch.autocast(anchors.device.type, enabled=False):
+    ) -> Tensor:
+        with without_autocast(anchors):
             dtype = torch.promote_types(anchors.dtype, torch.float32)
             if references is not None:
                 dtype = torch.promote_types(dtype, references.dtype)
-            x = anchors.to(dtype, copy=dense.normalize)
-            y = x if references is None else references.to(dtype, copy=dense.normalize)
-            lengths = (
-                [normalized_(v) for v in ((x,) if references is None else (x, y))] if dense.normalize else []
-            )
+            sides = [anchors.to(dtype)] if references is None else [anchors.to(dtype), references.to(dtype)]
+            lengths = [lengths_of(vectors) for vectors in sides] if dense.normalize else []
+            if dense.normalize:
+                sides = [vectors / length[:, None] for vectors, length in zip(sides, lengths, strict=True)]
+            x, y = sides[0], sides[-1]
             similarities = x @ y.T
             ctx.similarities = None
             if dense.centers is not None:
                 ctx.similarities = similarities
                 similarities = dense.centers.pooled(similarities)
-            parts = []
-            for position, reduction in enumerate(dense.reductions):
-                last = position + 1 == len(dense.reductions)
-                tile = similarities if last else similarities.clone()
-                parts.append(_Part(reduction, tile, offset, dense))
-            ctx.dense, ctx.parts = dense, parts
+            groups = [
+                _Group(list(positions), similarities, offset, dense)
+                for _, positions in groupby(
+                    range(len(dense.reductions)), lambda position: dense.reductions[position].kind
+                )
+            ]
+            ctx.dense, ctx.groups = dense, groups
             ctx.dtypes = anchors.dtype, None if references is None else references.dtype
             ctx.save_for_backward(x, y, *lengths)
-            return tuple(part.value for part in parts)
+            return groups[0].values if len(groups) == 1 else torch.cat([group.values for group in groups])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         ctx.dense.logits.begin_backward()
         dense: Dense = ctx.dense
         x, y, *lengths = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             of_pairs, of_offset = None, None
-            for part, gradient in zip(ctx.parts, gradients, strict=True):
-                weights, sums = part.weights(gradient)
-                of_offset = sums if of_offset is None else of_offset
-                pulled = part.pull(weights)
-                of_pairs = pulled if of_pairs is None else of_pairs.add_(pulled)
+            for group in ctx.groups:
+                of_group, of_offset = group.gradients(gradient[group.positions])
+                of_pairs = of_group if of_pairs is None else of_pairs.add_(of_group)
             assert of_pairs is not None
             if dense.centers is not None:
                 of_pairs = dense.centers.gradient(ctx.similarities, of_pairs)
@@ -137,67 +166,87 @@ class DenseStatistics(torch.autograd.Function):
             )
 
 
-class _Part:
-    """One reduction of the whole matrix, and what its backward pass needs of it.
+class _Group:
+    """Neighbouring reductions of one kind, side by side, and what the way back needs of them.
 
     Args:
-        reduction: What is asked for.
-        tile: (anchors, references) similarities, to be overwritten.
-        offset: (anchors,) added to the logits, or None.
+        positions: Of the reductions among those asked for.
+        similarities: (anchors, references).
+        offset: (anchors,) or (anchors, most) added to the logits, or None.
         dense: The call.
+
+    Attributes:
+        values: (reductions, anchors), or (1, anchors, most) of "each".
     """
 
-    value: Tensor
-    pull: Pullback
+    values: Tensor
 
-    def __init__(self, reduction: Reduction, tile: Tensor, offset: Tensor | None, dense: Dense) -> None:
-        others = dense.others[reduction.pairs]
+    def __init__(
+        self, positions: list[int], similarities: Tensor, offset: Tensor | None, dense: Dense
+    ) -> None:
+        self.positions = slice(positions[0], positions[-1] + 1)
+        reductions = dense.reductions[self.positions]
+        sides = [SIDES.index(reduction.pairs) for reduction in reductions]
+        others = dense.others if sides == [0, 1] else dense.others[sides]
+        logits = similarities.expand(len(reductions), -1, -1).clone()
+        slopes = torch.empty_like(logits)
         if not dense.logits.closed:  # a user's logits may have no slope at 1, where the anchor itself is
-            tile.masked_fill_(others, 0)
-        self.pull = dense.logits.overwrite_(reduction.logit_side, tile, torch.empty_like(tile))
-        self._kind, self._scale = reduction.kind, dense.logits.scale
-        self._offset = offset
-        tile.masked_fill_(others, -math.inf)
+            logits.masked_fill_(others, 0)
+        self._pulls = [
+            dense.logits.overwrite_(reduction.logit_side, tile, slope)
+            for reduction, tile, slope in zip(reductions, logits, slopes, strict=True)
+        ]
+        self._kind, self._scale = reductions[0].kind, dense.logits.scale
+        logits.masked_fill_(others, -inf)
         if self._kind == "logsumexp":
-            tile.mul_(self._scale * LOG2_E)
-            shift = (
-                tile.amax(dim=1, keepdim=True).clamp_min_(EMPTY)
-                if tile.shape[1]
-                else tile.sum(1, True) + EMPTY
-            )
-            self._saved = tile.sub_(shift).exp2_()
-            self._total = self._saved.sum(dim=1)
-            self.value = self._total.log2().add_(shift[:, 0]).div_(LOG2_E)
+            logits.mul_(self._scale * LOG2_E)
+            shift = _largest(logits).clamp_min_(EMPTY)
+            self._saved = logits.sub_(shift[:, :, None]).exp2_()
+            self._total = self._saved.sum(dim=2)
+            self.values = self._total.log2().add_(shift).div_(LOG2_E)
         elif self._kind == "maximum":
-            self._saved = tile
-            self.value = tile.amax(dim=1).mul_(self._scale) if tile.shape[1] else tile.sum(dim=1) - math.inf
+            self._saved = logits
+            self.values = _largest(logits).mul_(self._scale)
+        elif self._kind == "each":
+            most = int(dense.positives.amax()) if logits.numel() else 0
+            self._saved = others.to(torch.uint8).argsort(dim=2, stable=True)[:, :, :most]  # their columns
+            self._shape = logits.shape
+            self.values = logits.mul_(self._scale).gather(2, self._saved)
         else:
-            self._saved = tile.mul_(self._scale)
-            if offset is not None:
-                tile.add_(offset[:, None])
-            if self._kind == "sum":
-                self.value = tile.masked_fill(others, 0).sum(dim=1)
-            elif self._kind == "relu sum":
-                self.value = tile.relu().sum(dim=1)
-            else:
-                self.value = softplus(tile).sum(dim=1)
+            self._saved = logits
+            self._sums = [Sum(self._kind, len(tile), self._scale, tile, offset) for tile in logits]
+            for sums, tile in zip(self._sums, logits, strict=True):
+                sums.add_rows(tile.clone(), _EVERYONE, 0)
+            self.values = torch.stack([sums.result() for sums in self._sums])
 
-    def weights(self, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The gradients of the logits, times the scale; and (anchors,) those of the offset, if any."""
+    def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The gradients (anchors, references) of the similarities; and those of the offset."""
+        weights, of_offset = self._weights(gradient)
+        first, *others = (pull(tile) for pull, tile in zip(self._pulls, weights, strict=True))
+        for other in others:
+            first.add_(other)
+        return first, of_offset
+
+    def _weights(self, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The gradients of the logits, times the scale; and those of the offset, if any."""
         if self._kind == "logsumexp":
-            return self._saved * (gradient * self._scale / self._total.clamp_min(1))[:, None], None
+            return self._saved * (gradient * self._scale / self._total.clamp_min(1))[:, :, None], None
         if self._kind == "maximum":
             weights = torch.zeros_like(self._saved)
-            if weights.shape[1]:
-                counted = torch.where(self.value > -math.inf, gradient, 0) * self._scale
-                weights.scatter_(1, self._saved.argmax(dim=1, keepdim=True), counted[:, None])
+            if weights.shape[2]:
+                counted = torch.where(self.values > -inf, gradient, 0) * self._scale
+                weights.scatter_(2, self._saved.argmax(dim=2, keepdim=True), counted[:, :, None])
             return weights, None
-        if self._kind == "sum":
-            weights = (self._saved > -math.inf).to(gradient.dtype)
-        elif self._kind == "relu sum":
-            weights = (self._saved > 0).to(gradient.dtype)
-        else:
-            weights = self._saved.sigmoid()
-        weights *= gradient[:, None]
-        of_offset = None if self._offset is None else weights.sum(dim=1)
-        return weights.mul_(self._scale), of_offset
+        if self._kind == "each":
+            weights = gradient.new_zeros(self._shape)
+            return weights.scatter_(2, self._saved, gradient * self._scale), None
+        parts = [sums.pair_gradients(some) for sums, some in zip(self._sums, gradient, strict=True)]
+        weights = self._saved.clone()
+        for part, tile in zip(parts, weights, strict=True):
+            part.rows_(tile, _EVERYONE, 0)
+        return weights, parts[0].of_offset
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """(reductions, anchors) the largest of each anchor's, -inf where there is none."""
+    return logits.amax(dim=2) if logits.shape[2] else logits.new_full(logits.shape[:2], -inf)

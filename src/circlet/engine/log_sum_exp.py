@@ -39,19 +39,24 @@ class LogSumExp:
         shift = logits.amax() * self._scale2
         powers = torch.add(-shift, logits, alpha=self._scale2, out=workspace).exp2_()
         row_sums, column_sums = powers.sum(dim=1), powers.sum(dim=0)
-        if self._lost_nothing(shift, row_sums, rows) and self._lost_nothing(shift, column_sums, columns):
+        if self._lost_nothing(shift, row_sums, rows, column_sums, columns):
             self._merge(rows, shift, row_sums)
             self._merge(columns, shift, column_sums)
         else:
             self._add_exactly(logits, rows, 1, workspace)
             self._add_exactly(logits, columns, 0, workspace)
 
-    def _lost_nothing(self, shift: Tensor, sums: Tensor, anchors: slice) -> bool:
+    def _lost_nothing(
+        self, shift: Tensor, row_sums: Tensor, rows: slice, column_sums: Tensor, columns: slice
+    ) -> bool:
         """Whether no sum lost digits below the common shift that would count in its anchor's whole."""
-        if float(sums.amin()) >= 2.0**-_KEPT_BITS:
+        if float(torch.minimum(row_sums.amin(), column_sums.amin())) >= 2.0**-_KEPT_BITS:
             return True
-        worthless = shift - (_KEPT_BITS - _WORTHLESS_BITS) < self.shift[anchors]
-        return bool(((sums >= 2.0**-_KEPT_BITS) | worthless).all())
+        worthless = shift - (_KEPT_BITS - _WORTHLESS_BITS)
+        return all(
+            bool(((sums >= 2.0**-_KEPT_BITS) | (worthless < self.shift[anchors])).all())
+            for sums, anchors in ((row_sums, rows), (column_sums, columns))
+        )
 
     def _add_exactly(self, logits: Tensor, anchors: Anchors, dim: int, workspace: Tensor) -> None:
         if logits.shape[dim] == 0:
@@ -98,7 +103,7 @@ class LogSumExpGradients:
         self._common = self._common_shift(everyone, everyone)
         self._factor = self._weight_at(self._common, everyone)
 
-    def rows_(self, logits: Tensor, anchors: Anchors) -> Tensor:
+    def rows_(self, logits: Tensor, anchors: Anchors, places: Places) -> Tensor:
         shift, weight = self._shift[anchors], self._weight[anchors]
         powers = torch.add(-shift[:, None], logits, alpha=self._scale2, out=logits).exp2_()
         return powers.mul_(weight[:, None])

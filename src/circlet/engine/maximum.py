@@ -5,7 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from circlet.engine.reductions import Anchors, Places, row_maxima
+from circlet.engine.reductions import Anchors, Places
+
+# References whose maximum is taken together, before the places of those that count are looked for.
+_GROUP = 32
 
 
 class Maximum:
@@ -23,22 +26,50 @@ class Maximum:
         self.scale = scale
 
     def add_rows(self, logits: Tensor, anchors: Anchors, places: Places) -> None:
-        largest = row_maxima(logits).mul_(self.scale)
-        value, index = self.value[anchors], self.index[anchors]
-        # The place of a maximum costs more than its value, and few rows have a new one. What is not a number
-        # counts as larger than all others, and stays.
-        risen = (~(largest <= value) & ~value.isnan()).nonzero()[:, 0]
-        if len(risen) == 0:
-            return
-        column = logits[risen].argmax(dim=1)
-        index[risen] = places[risen, column] if isinstance(places, Tensor) else column + places
-        value[risen] = largest[risen]
-        if not isinstance(anchors, slice):  # then these are copies
-            self.value[anchors], self.index[anchors] = value, index
+        self._add(logits, 1, anchors, places)
 
     def add_both(self, logits: Tensor, rows: slice, columns: slice, workspace: Tensor) -> None:
-        self.add_rows(logits, rows, columns.start)
-        self.add_rows(logits.T, columns, rows.start)
+        self._add(logits, 1, rows, columns.start)
+        self._add(logits, 0, columns, rows.start)
+
+    def _add(self, logits: Tensor, dim: int, anchors: Anchors, places: Places) -> None:
+        """Take in a tile with the references along a dimension."""
+        count = logits.shape[dim]
+        if count == 0:
+            return
+        # Where a maximum is costs ten times what its value does, unless it is looked for in a group alone.
+        width = min(_GROUP, count)
+        by_group = _group_maxima(logits, dim, width)
+        largest = by_group.amax(dim=dim).mul_(self.scale)
+        value = self.value[anchors]
+        risen = (largest > value).nonzero()[:, 0]
+        # What is not a number counts as larger than all others, and stays.
+        self.value[anchors] = torch.maximum(largest, value)
+        if len(risen) == 0:
+            return
+        group = by_group.index_select(1 - dim, risen).argmax(dim=dim)
+        first = group.mul_(width).clamp_max_(count - width)
+        groups = logits.unfold(dim, width, 1)
+        members = groups[risen, first] if dim == 1 else groups[first, risen]
+        place = members.argmax(dim=1).add_(first)
+        place.add_(places[risen] if isinstance(places, Tensor) else places)
+        if isinstance(anchors, slice):
+            self.index[anchors][risen] = place
+        else:
+            self.index[anchors[risen]] = place
 
     def result(self) -> Tensor:
         return self.value
+
+
+def _group_maxima(logits: Tensor, dim: int, width: int) -> Tensor:
+    """The maxima of neighbouring references, which lie along a dimension; fewer in the last group."""
+    count = logits.shape[dim]
+    whole = count - count % width
+    shape = list(logits.shape)
+    shape[dim : dim + 1] = whole // width, width
+    maxima = logits.narrow(dim, 0, whole).view(shape).amax(dim=dim + 1)
+    if whole == count:
+        return maxima
+    rest = logits.narrow(dim, whole, count - whole).amax(dim=dim, keepdim=True)
+    return torch.cat([maxima, rest], dim=dim)

@@ -1,35 +1,66 @@
-"""Which tiles cover the similarities, and what is known of the pairs in each.
+"""Which tiles cover the similarities, and which pairs are in each.
 
-With the labels sorted, the positives of a batch lie in blocks along the diagonal. Tiles never cut a class
-that fits into one, so that a tile off the diagonal holds pairs of one side alone and needs no mask.
+A batch is sorted by class, so that its positives lie in squares along the diagonal, and what is off the
+diagonal needs no mask: a tile there holds pairs of one side alone. Positives are taken from squares of their
+own class by class, although the squares of negatives hold them too: many small squares are made at once.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
 
 from circlet.engine.logits import Side
-
-Kind = Literal["diagonal"] | Side
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of similarities.
+    """Similarities between samples and later ones, all of one side; each pair is there once.
 
     Attributes:
-        rows, columns: Where it lies.
-        kind: "diagonal" has the same rows and columns, holds pairs of both sides, and each of them twice; the
-            others hold pairs of one side, each once, and lie above the diagonal.
+        side: Of all its pairs.
+        rows, columns: Where it lies in the sorted batch.
     """
 
+    side: Side
     rows: slice
     columns: slice
-    kind: Kind
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    @property
+    def elements(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Similarities of neighbouring blocks of samples, each with itself; each pair is there in both orders.
+
+    Attributes:
+        side: The pairs that count. Those of the other side, and each sample with itself, are left out.
+        start: Where the first block begins in the sorted batch.
+        blocks: How many there are.
+        size: Samples in a block. For positives they are of one class.
+    """
+
+    side: Side
+    start: int
+    blocks: int
+    size: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.blocks * self.size)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.blocks, self.size, self.size
+
+    @property
+    def elements(self) -> int:
+        return self.blocks * self.size**2
 
 
 @dataclass(frozen=True)
@@ -37,17 +68,21 @@ class TileSizes:
     """How large tiles may become.
 
     Attributes:
-        diagonal: Rows of a block on the diagonal, unless a class has more.
-        rows: Rows of a tile.
+        square: Side of a square of negatives.
+        rows: Rows of a tile, and side of a square of positives.
         columns: Columns of a tile.
     """
 
-    diagonal: int = 128
-    rows: int = 512
-    columns: int = 2048
+    square: int = 256
+    rows: int = 1024
+    columns: int = 1024
+
+    @property
+    def elements(self) -> int:
+        return self.rows * self.columns
 
 
-SMALL_BATCH = 256
+SMALL_BATCH = 384
 """Up to so many samples of a batch, or the square of it in pairs, no tiles are made."""
 
 
@@ -57,55 +92,96 @@ def cross_tile_sizes(anchors: int) -> TileSizes:
     return TileSizes(rows=rows, columns=min(4096, 2**20 // rows))
 
 
-def self_tiles(class_sizes: list[int], sizes: TileSizes) -> Iterator[Tile]:
-    """Tiles that hold each pair of a batch that is sorted by label.
+def self_tiles(class_sizes: list[int], sizes: TileSizes) -> Iterator[Tile | Squares]:
+    """What holds each pair of a sorted batch.
 
     Args:
-        class_sizes: Samples of each class, in order.
+        class_sizes: Samples of each class, in order. Neighbours of one size make fewer, larger pieces.
         sizes: The largest tiles.
     """
+    yield from _positives(class_sizes, sizes)
+    yield from _negatives(class_sizes, sizes)
+
+
+def _positives(class_sizes: list[int], sizes: TileSizes) -> Iterator[Tile | Squares]:
+    start = 0
+    for size, same in groupby(class_sizes):
+        end = start + size * len(list(same))
+        if size <= sizes.rows:
+            yield from _squares("positive", start, end, size, sizes)
+        else:
+            for first in range(start, end, size):
+                yield from _large_class(first, first + size, sizes)
+        start = end
+
+
+def _large_class(start: int, end: int, sizes: TileSizes) -> Iterator[Tile | Squares]:
+    whole = end - (end - start) % sizes.rows
+    yield from _squares("positive", start, whole, sizes.rows, sizes)
+    yield from _squares("positive", whole, end, end - whole, sizes)
+    for row in range(start, end, sizes.rows):
+        stop = min(row + sizes.rows, end)
+        yield from _right_of(slice(row, stop), stop, end, "positive", sizes)
+
+
+def _negatives(class_sizes: list[int], sizes: TileSizes) -> Iterator[Tile | Squares]:
     count = sum(class_sizes)
-    for panel, class_end in _panels(class_sizes, sizes):
-        for position, (start, end) in enumerate(panel):
-            yield Tile(slice(start, end), slice(start, end), "diagonal")
-            if position + 1 < len(panel):
-                yield Tile(slice(start, end), slice(end, panel[-1][1]), "negative")
-        rows = slice(panel[0][0], panel[-1][1])
-        yield from _right_of(rows, rows.stop, class_end, "positive", sizes.columns)
-        yield from _right_of(rows, class_end, count, "negative", sizes.columns)
+    blocks = list(_blocks(class_sizes, sizes))
+    for (size, mixed), same in groupby(blocks, lambda block: (block.stop - block.start, block.mixed)):
+        found = list(same)
+        if mixed:
+            yield from _squares("negative", found[0].start, found[-1].stop, size, sizes)
+    for panel in _panels(blocks, sizes):
+        end = panel[-1].stop
+        for block in panel[:-1]:
+            yield from _right_of(slice(block.start, block.stop), block.stop, end, "negative", sizes)
+        for row in range(panel[0].start, end, sizes.rows):
+            rows = slice(row, min(row + sizes.rows, end))
+            yield from _right_of(rows, end, count, "negative", sizes)
 
 
-def _right_of(rows: slice, start: int, end: int, side: Side, width: int) -> Iterator[Tile]:
-    for column in range(start, end, width):
-        yield Tile(rows, slice(column, min(column + width, end)), side)
+def _squares(side: Side, start: int, end: int, size: int, sizes: TileSizes) -> Iterator[Squares]:
+    if size < 2:
+        return
+    most = max(1, sizes.elements // size**2)
+    for first in range(start, end, most * size):
+        yield Squares(side, first, min(most, (end - first) // size), size)
 
 
-def _panels(class_sizes: list[int], sizes: TileSizes) -> Iterator[tuple[list[tuple[int, int]], int]]:
-    """Panels of rows, each a list of diagonal blocks (start, end), and where its last class ends."""
-    panel: list[tuple[int, int]] = []
-    for start, end in _blocks(class_sizes, sizes):
-        if end - start > sizes.rows:
-            if panel:
-                yield panel, panel[-1][1]
-            panel = []
-            for piece in range(start, end, sizes.rows):
-                yield [(piece, min(piece + sizes.rows, end))], end
-            continue
-        if panel and end - panel[0][0] > sizes.rows:
-            yield panel, panel[-1][1]
-            panel = []
-        panel.append((start, end))
-    if panel:
-        yield panel, panel[-1][1]
+def _right_of(rows: slice, start: int, end: int, side: Side, sizes: TileSizes) -> Iterator[Tile]:
+    for column in range(start, end, sizes.columns):
+        yield Tile(side, rows, slice(column, min(column + sizes.columns, end)))
 
 
-def _blocks(class_sizes: list[int], sizes: TileSizes) -> Iterator[tuple[int, int]]:
-    """Whole classes, as many as fit into a diagonal block; a larger class is a block of its own."""
-    start = end = 0
+@dataclass(frozen=True)
+class _Block:
+    """Whole classes from start to stop; mixed if there is more than one."""
+
+    start: int
+    stop: int
+    mixed: bool
+
+
+def _blocks(class_sizes: list[int], sizes: TileSizes) -> Iterator[_Block]:
+    """As many classes as fit into a square; a larger class is a block of its own."""
+    start = end = classes = 0
     for size in class_sizes:
-        if end > start and end + size - start > sizes.diagonal:
-            yield start, end
-            start = end
+        if classes and end + size - start > sizes.square:
+            yield _Block(start, end, classes > 1)
+            start, classes = end, 0
         end += size
-    if end > start:
-        yield start, end
+        classes += 1
+    if classes:
+        yield _Block(start, end, classes > 1)
+
+
+def _panels(blocks: list[_Block], sizes: TileSizes) -> Iterator[list[_Block]]:
+    """Neighbouring blocks, as many as fit into the rows of a tile; a larger one alone."""
+    panel: list[_Block] = []
+    for block in blocks:
+        if panel and block.stop - panel[0].start > sizes.rows:
+            yield panel
+            panel = []
+        panel.append(block)
+    if panel:
+        yield panel

@@ -72,9 +72,7 @@ def batch_statistics(
     """
     function = LogitFunction(logits)
     if len(labels) <= SMALL_BATCH:
-        own = torch.arange(len(labels), device=labels.device)
-        dense = Dense.of(labels, labels, own, function, reductions, normalize)
-        return _densely(embeddings, None, dense)
+        return _densely(embeddings, None, Dense.of_batch(labels, function, reductions, normalize))
     batch = Batch.of(labels, function, reductions, normalize, TileSizes())
 
     def reduce(some: Sequence[Reduction], offset: Tensor | None) -> tuple[Tensor, ...]:
@@ -150,21 +148,28 @@ def pair_statistics(
 def _densely(anchors: Tensor, references: Tensor | None, dense: Dense) -> PairStatistics:
     def reduce(some: Sequence[Reduction], offset: Tensor | None) -> tuple[Tensor, ...]:
         part = replace(dense, reductions=some)
-        return DenseStatistics.apply(anchors, references, offset, part, *dense.logits.parameters)  # type: ignore[no-any-return]
+        values: Tensor = DenseStatistics.apply(anchors, references, offset, part, *dense.logits.parameters)
+        return values.unbind()
 
-    return PairStatistics(_in_passes(dense.reductions, reduce), *dense.counts())
+    return PairStatistics(_in_passes(dense.reductions, reduce), dense.positives, dense.negatives)
 
 
 def _in_passes(
     reductions: Sequence[Reduction],
     reduce: Callable[[Sequence[Reduction], Tensor | None], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
-    """Reductions that add an earlier number to their logits wait for it; the others go together."""
-    together = [reduction for reduction in reductions if reduction.offset is None]
-    found = dict(zip(together, reduce(together, None), strict=True))
+    """Reductions that add an earlier number to their logits wait for it; the others go together.
+
+    "each" has a shape of its own, and goes alone.
+    """
+    together = [some for some in reductions if some.offset is None and some.kind != "each"]
+    if len(together) == len(reductions):
+        return reduce(reductions, None)
+    found = dict(zip(together, reduce(together, None), strict=True)) if together else {}
     for reduction in reductions:
-        if reduction.offset is not None:
-            (found[reduction],) = reduce([reduction], found[reductions[reduction.offset]])
+        if reduction not in found:
+            offset = None if reduction.offset is None else found[reductions[reduction.offset]]
+            (found[reduction],) = reduce([reduction], offset)
     return tuple(found[reduction] for reduction in reductions)
 
 

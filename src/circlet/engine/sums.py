@@ -1,5 +1,6 @@
 """Sums over logits, plain or of a function of each, over tiles; and their gradients."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -22,12 +23,14 @@ def softplus(values: Tensor) -> Tensor:
 class Sum:
     """Sums of f(logit + offset of the anchor), f being the identity, relu or softplus.
 
+    Where an anchor has several offsets, the sum goes over all of them too.
+
     Args:
         of: Which f.
         count: Number of anchors.
         scale: Of the logits.
         like: Gives dtype and device.
-        offset: (anchors,) or None.
+        offset: (anchors,) or (anchors, offsets), -inf for none; or None.
     """
 
     def __init__(self, of: Of, count: int, scale: float, like: Tensor, offset: Tensor | None) -> None:
@@ -37,19 +40,30 @@ class Sum:
         self.value = like.new_zeros(count)
 
     def add_rows(self, logits: Tensor, anchors: Anchors, places: Places) -> None:
-        terms = self._terms(logits, None if self.offset is None else self.offset[anchors][:, None], logits)
-        self.value[anchors] += terms.sum(dim=1)
+        workspace = logits if self.offset is None else torch.empty_like(logits)
+        self._add(logits, anchors, workspace)
 
     def add_both(self, logits: Tensor, rows: slice, columns: slice, workspace: Tensor) -> None:
         if self.offset is None:
-            terms = self._terms(logits, None, logits)
+            terms = self.terms(logits, None, logits)
             self.value[rows] += terms.sum(dim=1)
             self.value[columns] += terms.sum(dim=0)
             return
-        self.value[columns] += self._terms(logits, self.offset[None, columns], workspace).sum(dim=0)
-        self.value[rows] += self._terms(logits, self.offset[rows, None], logits).sum(dim=1)
+        self._add(logits.T, columns, workspace.T)
+        self._add(logits, rows, workspace)
 
-    def _terms(self, logits: Tensor, offset: Tensor | None, out: Tensor) -> Tensor:
+    def _add(self, logits: Tensor, anchors: Anchors, workspace: Tensor) -> None:
+        for offset in self.offsets(anchors):
+            self.value[anchors] += self.terms(logits, offset, workspace).sum(dim=1)
+
+    def offsets(self, anchors: Anchors) -> Sequence[Tensor | None]:
+        """One (some, 1) for each offset that some anchors have."""
+        if self.offset is None:
+            return [None]
+        offsets = self.offset[anchors]
+        return torch.split(offsets[:, None] if offsets.dim() == 1 else offsets, 1, dim=1)
+
+    def terms(self, logits: Tensor, offset: Tensor | None, out: Tensor) -> Tensor:
         """f of each logit; 0 for pairs that are left out."""
         shifted = torch.mul(logits, self.scale, out=out)
         if offset is not None:
@@ -59,6 +73,17 @@ class Sum:
         if self.of == "relu sum":
             return shifted.relu_()
         return shifted.copy_(softplus(shifted))
+
+    def slopes(self, logits: Tensor, offset: Tensor | None, out: Tensor) -> Tensor:
+        """The slope of f at each logit; 0 for pairs that are left out."""
+        shifted = torch.mul(logits, self.scale, out=out)
+        if offset is not None:
+            shifted.add_(offset)
+        if self.of == "sum":
+            return shifted.copy_(shifted > -torch.inf)
+        if self.of == "relu sum":
+            return shifted.copy_(shifted > 0)
+        return shifted.sigmoid_()
 
     def result(self) -> Tensor:
         return self.value
@@ -76,38 +101,39 @@ class SumGradients:
         gradient: (anchors,) of their result.
 
     Attributes:
-        of_offset: (anchors,) the gradient of the offset, complete when all tiles came by.
+        of_offset: The gradient of the offset, complete when all tiles came by; None without an offset.
     """
 
     def __init__(self, sums: Sum, gradient: Tensor) -> None:
         self._sums = sums
         self._gradient = gradient
-        self.of_offset = torch.zeros_like(gradient)
+        self.of_offset = None if sums.offset is None else torch.zeros_like(sums.offset)
 
-    def rows_(self, logits: Tensor, anchors: Anchors) -> Tensor:
-        offset = self._sums.offset
-        weights = self._weights(logits, None if offset is None else offset[anchors][:, None], logits)
-        weights.mul_(self._gradient[anchors][:, None])
-        self.of_offset[anchors] += weights.sum(dim=1)
-        return weights.mul_(self._sums.scale)
+    def rows_(self, logits: Tensor, anchors: Anchors, places: Places) -> Tensor:
+        if self._sums.offset is None:
+            return self._weights(logits, None, anchors, logits).mul_(self._sums.scale)
+        return logits.copy_(self._over_offsets(logits, anchors, torch.empty_like(logits)))
 
     def both_(self, logits: Tensor, rows: slice, columns: slice, workspace: Tensor) -> Tensor:
-        offset = self._sums.offset
-        by_column = self._weights(logits, None if offset is None else offset[None, columns], workspace)
-        by_column.mul_(self._gradient[None, columns])
-        self.of_offset[columns] += by_column.sum(dim=0)
-        by_row = self._weights(logits, None if offset is None else offset[rows, None], logits)
-        by_row.mul_(self._gradient[rows, None])
-        self.of_offset[rows] += by_row.sum(dim=1)
-        return by_row.add_(by_column).mul_(self._sums.scale)
+        if self._sums.offset is None:
+            both = torch.add(self._gradient[rows, None], self._gradient[None, columns], out=workspace)
+            return self._sums.slopes(logits, None, logits).mul_(both).mul_(self._sums.scale)
+        by_column = self._over_offsets(logits.T, columns, workspace.T)
+        by_row = self._over_offsets(logits, rows, workspace)
+        return torch.add(by_row, by_column.T, out=logits)
 
-    def _weights(self, logits: Tensor, offset: Tensor | None, out: Tensor) -> Tensor:
-        """The slope of f at each logit; 0 for pairs that are left out."""
-        shifted = torch.mul(logits, self._sums.scale, out=out)
-        if offset is not None:
-            shifted.add_(offset)
-        if self._sums.of == "sum":
-            return shifted.copy_(shifted > -torch.inf)
-        if self._sums.of == "relu sum":
-            return shifted.copy_(shifted > 0)
-        return shifted.sigmoid_()
+    def _over_offsets(self, logits: Tensor, anchors: Anchors, workspace: Tensor) -> Tensor:
+        """A new tensor: the slopes with all of the anchors' offsets, times gradient and scale."""
+        assert self.of_offset is not None
+        total = torch.zeros_like(logits)
+        sums_of_slopes = []
+        for offset in self._sums.offsets(anchors):
+            weights = self._weights(logits, offset, anchors, workspace)
+            total.add_(weights, alpha=self._sums.scale)
+            sums_of_slopes.append(weights.sum(dim=1))
+        of_offset = torch.stack(sums_of_slopes, dim=1)
+        self.of_offset[anchors] += of_offset if self.of_offset.dim() == 2 else of_offset[:, 0]
+        return total
+
+    def _weights(self, logits: Tensor, offset: Tensor | None, anchors: Anchors, out: Tensor) -> Tensor:
+        return self._sums.slopes(logits, offset, out).mul_(self._gradient[anchors][:, None])

@@ -27,6 +27,7 @@ from circlet.losses.catalogue import (
 )
 from circlet.losses.gradient_cache import cached_backward as cached_backward
 from circlet.losses.objectives import (
+    AllTriplets,
     Hinge,
     Independent,
     Objective,
@@ -41,6 +42,7 @@ from circlet.losses.pair_loss import PairLoss
 
 __all__ = [
     "AdaFaceLoss",
+    "AllTriplets",
     "Angular",
     "ArcFaceLoss",
     "Boundary",

@@ -70,6 +70,23 @@ class Hinge:
 
 
 @dataclass(frozen=True)
+class AllTriplets:
+    """mean_{i,j} relu(logit_n^j + logit_p^i): every triplet by itself, as a mean over those of the anchor.
+
+    The positives' logits are kept side by side, and each is held against all negatives: time grows with
+    anchors x negatives x positives, memory with anchors x positives.
+    """
+
+    reductions: ClassVar = (Reduction("positive", "each"), Reduction("negative", "relu sum", offset=0))
+    needs: ClassVar[Needs] = "both"
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        _, of_triplets = statistics.values
+        triplets = statistics.positive_count * statistics.negative_count
+        return of_triplets / triplets.clamp_min(1)
+
+
+@dataclass(frozen=True)
 class SoftHinge:
     """relu(logsumexp_j logit_n^j + logsumexp_i logit_p^i): the hinge of lifted structure.
 

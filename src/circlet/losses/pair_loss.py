@@ -187,6 +187,8 @@ def reference_set(embeddings: Tensor, labels: Tensor, references: ReferencesLike
             f"{given.vectors.shape[1]}"
         )
     device = embeddings.device
+    if given.vectors.device == given.labels.device == device:
+        return given
     return replace(given, vectors=given.vectors.to(device), labels=given.labels.to(device))
 
 

@@ -1,9 +1,9 @@
-"""Pairs against pairs: every negative of an anchor is held against its positives, all or the hardest."""
+"""Pairs against pairs: the negatives of an anchor are held against its positives, all or the hardest."""
 
 from typing import Literal
 
 from circlet.losses.boundaries import Circle, Ellipse, Linear
-from circlet.losses.objectives import Hinge, Unified
+from circlet.losses.objectives import AllTriplets, Hinge, Objective, Unified
 from circlet.losses.pair_loss import Averaging, PairLoss
 
 
@@ -130,36 +130,43 @@ class TripletLoss(PairLoss):
     """Triplet loss on cosine similarities (Schroff et al., 2015; mined as in Hermans et al., 2017).
 
         mining="hard":  max_{i,j} [s_n^j - s_p^i + margin]_+
+        mining="all":   mean_{i,j} [s_n^j - s_p^i + margin]_+
         mining="soft":  1/scale log[1 + sum_i sum_j exp(scale (s_n^j - s_p^i + margin))]
 
-    "hard" takes each anchor's hardest positive and negative. "soft" is its smooth version, the unified
-    loss over its scale, and tends to "hard" as the scale grows (Sun et al., 2020, Eq. 3).
+    "hard" takes each anchor's hardest positive and negative. "all" takes every triplet of the anchor, and is
+    the mean over all of them, also over those whose loss is 0: late in a training the gradient is small.
+    "soft" is the smooth version of "hard", the unified loss over its scale, and tends to it as the scale
+    grows (Sun et al., 2020, Eq. 3).
 
     Args:
         margin: How far s_p has to stand above s_n. Default 0.2.
-        mining: "hard" or "soft".
+        mining: "hard", "all" or "soft". The time of "all" grows with the positives of an anchor.
         scale: How sharp the soft maximum is; used by "soft" alone. Default 32.
         normalize, reduction: See `PairLoss`.
 
     Raises:
-        ValueError: The mining is neither of the two.
+        ValueError: The mining is none of the three.
     """
 
     def __init__(
         self,
         margin: float = 0.2,
-        mining: Literal["hard", "soft"] = "hard",
+        mining: Literal["hard", "all", "soft"] = "hard",
         scale: float = 32.0,
         *,
         normalize: bool = True,
         reduction: Averaging = "mean",
     ) -> None:
-        if mining not in ("hard", "soft"):
-            raise ValueError(f"mining must be 'hard' or 'soft', but got {mining!r}")
-        hard = mining == "hard"
+        objectives: dict[str, Objective] = {
+            "hard": Hinge(),
+            "all": AllTriplets(),
+            "soft": Unified(divisor=scale),
+        }
+        if mining not in objectives:
+            raise ValueError(f"mining must be 'hard', 'all' or 'soft', but got {mining!r}")
         super().__init__(
-            boundary=Linear(margin, 1.0 if hard else scale),
-            objective=Hinge() if hard else Unified(divisor=scale),
+            boundary=Linear(margin, scale if mining == "soft" else 1.0),
+            objective=objectives[mining],
             normalize=normalize,
             reduction=reduction,
         )

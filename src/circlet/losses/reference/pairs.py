@@ -18,6 +18,12 @@ def triplet_hard(positives: Values, negatives: Values, margin: float) -> float:
     return max([0.0, *(s_n - s_p + margin for s_p in positives for s_n in negatives)])
 
 
+def triplet_all(positives: Values, negatives: Values, margin: float) -> float:
+    """mean_{i,j} [s_n^j - s_p^i + margin]_+: all triplets. Hermans et al., 2017, Eq. 4 as a mean."""
+    terms = [max(0.0, s_n - s_p + margin) for s_p in positives for s_n in negatives]
+    return math.fsum(terms) / len(terms)
+
+
 def triplet_soft(positives: Values, negatives: Values, scale: float, margin: float) -> float:
     """1/scale L_uni, which tends to `triplet_hard` as the scale grows. Sun, Eq. 3, left-hand side."""
     return unified(positives, negatives, scale, margin) / scale
