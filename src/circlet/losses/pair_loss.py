@@ -23,6 +23,7 @@ from circlet.references import Batch, Given, References, ReferenceSet
 
 Averaging = Literal["mean", "sum", "none"]
 # Below every length that a float32 vector other than zeros can have.
+_BATCH = Batch()
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 ReferencesLike = References | ReferenceSet | tuple[Tensor, Tensor] | None
@@ -177,7 +178,7 @@ def reference_set(embeddings: Tensor, labels: Tensor, references: ReferencesLike
     """
     _check_batch(embeddings, labels)
     if references is None:
-        references = Batch()
+        references = _BATCH
     elif isinstance(references, tuple):
         references = Given(*references)
     given = references if isinstance(references, ReferenceSet) else references(embeddings, labels)
