@@ -200,17 +200,22 @@ class _Group:
         logits.masked_fill_(others, -inf)
         if self._kind == "logsumexp":
             logits.mul_(self._scale * LOG2_E)
-            shift = _largest(logits).clamp_min_(EMPTY)
+            shift = logits.amax(dim=2) if logits.shape[2] else logits.new_zeros(logits.shape[:2])
+            shift.clamp_min_(EMPTY)
             self._saved = logits.sub_(shift[:, :, None]).exp2_()
             self._total = self._saved.sum(dim=2)
             self.values = self._total.log2().add_(shift).div_(LOG2_E)
         elif self._kind == "maximum":
-            self._saved = logits
-            self.values = _largest(logits).mul_(self._scale)
-        elif self._kind == "each":
-            most = int(dense.positives.amax()) if logits.numel() else 0
-            self._saved = others.to(torch.uint8).argsort(dim=2, stable=True)[:, :, :most]  # their columns
             self._shape = logits.shape
+            if logits.shape[2] == 0:
+                self.values, self._saved = logits.sum(dim=2) - inf, logits.long()
+            else:
+                largest, self._saved = logits.max(dim=2, keepdim=True)
+                self.values = largest[:, :, 0].mul_(self._scale)
+        elif self._kind == "each":
+            self._shape = logits.shape
+            most = int(dense.positives.amax()) if logits.numel() else 0
+            self._saved = others.to(torch.uint8).argsort(dim=2, stable=True)[:, :, :most]
             self.values = logits.mul_(self._scale).gather(2, self._saved)
         else:
             self._saved = logits
@@ -231,22 +236,14 @@ class _Group:
         """The gradients of the logits, times the scale; and those of the offset, if any."""
         if self._kind == "logsumexp":
             return self._saved * (gradient * self._scale / self._total.clamp_min(1))[:, :, None], None
-        if self._kind == "maximum":
-            weights = torch.zeros_like(self._saved)
-            if weights.shape[2]:
-                counted = torch.where(self.values > -inf, gradient, 0) * self._scale
-                weights.scatter_(2, self._saved.argmax(dim=2, keepdim=True), counted[:, :, None])
-            return weights, None
-        if self._kind == "each":
+        if self._kind in ("maximum", "each"):  # the columns of these logits were saved
             weights = gradient.new_zeros(self._shape)
-            return weights.scatter_(2, self._saved, gradient * self._scale), None
+            counted = torch.where(self.values > -inf, gradient, 0) * self._scale
+            return weights.scatter_(
+                2, self._saved, counted if counted.dim() == 3 else counted[:, :, None]
+            ), None
         parts = [sums.pair_gradients(some) for sums, some in zip(self._sums, gradient, strict=True)]
         weights = self._saved.clone()
         for part, tile in zip(parts, weights, strict=True):
             part.rows_(tile, _EVERYONE, 0)
         return weights, parts[0].of_offset
-
-
-def _largest(logits: Tensor) -> Tensor:
-    """(reductions, anchors) the largest of each anchor's, -inf where there is none."""
-    return logits.amax(dim=2) if logits.shape[2] else logits.new_full(logits.shape[:2], -inf)

@@ -147,7 +147,7 @@ def pair_statistics(
 
 def _densely(anchors: Tensor, references: Tensor | None, dense: Dense) -> PairStatistics:
     def reduce(some: Sequence[Reduction], offset: Tensor | None) -> tuple[Tensor, ...]:
-        part = replace(dense, reductions=some)
+        part = dense if some is dense.reductions else replace(dense, reductions=some)
         values: Tensor = DenseStatistics.apply(anchors, references, offset, part, *dense.logits.parameters)
         return values.unbind()
 

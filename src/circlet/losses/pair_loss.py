@@ -204,6 +204,8 @@ def check_reduction(reduction: str) -> None:
 
 def averaged(loss: Tensor, counted: Tensor, reduction: Averaging) -> Tensor:
     """Losses (batch,) put together over the anchors that are counted (batch,); see `PairLoss`."""
+    if reduction == "mean" and len(loss) > 0 and bool(counted.all()):
+        return loss.mean()
     loss = torch.where(counted, loss, 0)
     if reduction == "none":
         return loss
@@ -229,9 +231,11 @@ def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers, but got {labels.dtype}; labels.long() would fit")
-    # One pass finds NaN and infinity; which rows they are in is looked up only then.
-    if embeddings.numel() > 0 and not all(map(isfinite, map(float, embeddings.detach().aminmax()))):
-        bad = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten()
+    # The sum shows NaN and infinity, or is itself too large; which rows they are in is looked up only then.
+    if isfinite(float(embeddings.detach().sum())):
+        return
+    bad = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten()
+    if len(bad) > 0:
         raise ValueError(
             f"embeddings must be finite, but {len(bad)} of {len(embeddings)} rows hold NaN or infinity, "
             f"the first at position {int(bad[0])}: lower the learning rate or clip gradients, "
