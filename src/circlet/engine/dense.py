@@ -52,7 +52,7 @@ class Dense:
     ) -> "Dense":
         """A batch against itself."""
         others = _unlike_and_like(labels, labels)
-        same = _counted(others[1])
+        same = others[1].sum(dim=1)
         others[0].fill_diagonal_(True)
         return cls(others, same - 1, len(labels) - same, logits, reductions, normalize, None)
 
@@ -72,8 +72,8 @@ class Dense:
         count = len(reference_labels)
         if self_index is not None:
             others[0] |= torch.arange(count, device=others.device) == self_index[:, None]
-        positives, negatives = count - _counted(others[0]), count - _counted(others[1])
-        return cls(others, positives, negatives, logits, reductions, normalize, centers)
+        unlike, like = others.sum(dim=2)
+        return cls(others, count - unlike, count - like, logits, reductions, normalize, centers)
 
 
 def _unlike_and_like(anchor_labels: Tensor, reference_labels: Tensor) -> Tensor:
@@ -82,11 +82,6 @@ def _unlike_and_like(anchor_labels: Tensor, reference_labels: Tensor) -> Tensor:
     torch.eq(anchor_labels[:, None], reference_labels, out=others[1])
     torch.logical_not(others[1], out=others[0])
     return others
-
-
-def _counted(pairs: Tensor) -> Tensor:
-    """(anchors,) how many are True. Sums of floats are several times quicker than sums of booleans."""
-    return pairs.float().sum(dim=1).long()
 
 
 class DenseStatistics(torch.autograd.Function):
@@ -126,7 +121,7 @@ class DenseStatistics(torch.autograd.Function):
             ]
             ctx.dense, ctx.groups = dense, groups
             ctx.dtypes = anchors.dtype, None if references is None else references.dtype
-            ctx.save_for_backward(x, y, *lengths)
+            ctx.save_for_backward(*sides, *lengths)
             return groups[0].values if len(groups) == 1 else torch.cat([group.values for group in groups])
 
     @staticmethod
@@ -134,13 +129,14 @@ class DenseStatistics(torch.autograd.Function):
         refuse_second_derivative()
         ctx.dense.logits.begin_backward()
         dense: Dense = ctx.dense
-        x, y, *lengths = ctx.saved_tensors
+        sides = ctx.saved_tensors[: 1 if ctx.dtypes[1] is None else 2]
+        lengths = ctx.saved_tensors[len(sides) :]
+        x, y = sides[0], sides[-1]
         with without_autocast(x):
-            of_pairs, of_offset = None, None
-            for group in ctx.groups:
-                of_group, of_offset = group.gradients(gradient[group.positions])
-                of_pairs = of_group if of_pairs is None else of_pairs.add_(of_group)
-            assert of_pairs is not None
+            first, *others = ctx.groups
+            of_pairs, of_offset = first.gradients(gradient if not others else gradient[first.positions])
+            for group in others:
+                of_pairs.add_(group.gradients(gradient[group.positions])[0])
             if dense.centers is not None:
                 of_pairs = dense.centers.gradient(ctx.similarities, of_pairs)
             anchor_dtype, reference_dtype = ctx.dtypes

@@ -54,7 +54,8 @@ class Unified:
 
     def __call__(self, statistics: PairStatistics) -> Tensor:
         positive, negative = statistics.values
-        return softplus(positive + negative) / self.divisor
+        loss = softplus(positive + negative)
+        return loss if self.divisor == 1 else loss / self.divisor
 
 
 @dataclass(frozen=True)
