@@ -1,7 +1,7 @@
 """The numbers that are asked for, one channel each: which pairs, which logits of them, reduced how."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -15,6 +15,9 @@ from circlet.engine.maximum import Maximum
 from circlet.engine.plan import Squares
 from circlet.engine.reductions import Anchors, PairGradients, Places, Reducer, Reduction
 from circlet.engine.sums import Sum, SumGradients
+
+Fill = Callable[[Tensor, float], None]
+"""Fills the places of a tile that hold no negatives."""
 
 
 class Channel:
@@ -142,41 +145,63 @@ class Channels:
         """Take in a tile of both sides whose rows are anchors; overwrites it."""
         if len(own.rows) > 0:
             anchors, places = own.rows[:, 0] + rows.start, own.columns[:, 0] + columns.start
-            for channel, tile in _copies(self.of("positive"), own.positives(similarities)):
-                channel.overwrite_(tile, torch.empty_like(tile))
-                channel.reducer.add_rows(tile.masked_fill_(~own.positive, -math.inf), anchors, places)
+            self.add_positives(own.positives(similarities), own.positive, anchors, places)
+        self.add_negatives(similarities, own.fill_, rows, columns, workspace)
+
+    def add_positives(self, similarities: Tensor, valid: Tensor, anchors: Anchors, places: Places) -> None:
+        """Take in the (some, most) similarities of anchors to their positives, those that are valid."""
+        for channel, tile in _copies(self.of("positive"), similarities):
+            channel.overwrite_(tile, torch.empty_like(tile))
+            channel.reducer.add_rows(tile.masked_fill_(~valid, -math.inf), anchors, places)
+
+    def add_negatives(
+        self, similarities: Tensor, fill_: Fill, rows: slice, columns: slice, workspace: Tensor
+    ) -> None:
+        """Take in a tile whose rows are anchors, without the places that `fill_` fills; overwrites it."""
         if not self._closed:
-            own.fill_(similarities, 0)
+            fill_(similarities, 0)
         for channel, tile in _copies(self.of("negative"), similarities):
             channel.overwrite_(tile, workspace)
-            own.fill_(tile, -math.inf)
+            fill_(tile, -math.inf)
             channel.reducer.add_rows(tile, rows, columns.start)
 
     def gradients_of_rows(
         self, similarities: Tensor, own: OwnClass, rows: slice, columns: slice, slopes: Tensor
     ) -> Tensor:
-        """Overwrite such a tile by the gradients of its similarities."""
+        """Overwrite such a tile of both sides by the gradients of its similarities."""
         of_positives = None
-        positive = self.of("positive", backward=True)
         if len(own.rows) > 0:
             anchors, places = own.rows[:, 0] + rows.start, own.columns[:, 0] + columns.start
-            if positive:
-                parts = [
-                    _gradients_of_positives(channel, tile, own, anchors, places)
-                    for channel, tile in _copies(positive, own.positives(similarities))
-                ]
-                of_positives = _summed(parts)
-        if not self._closed:
-            own.fill_(similarities, 0)
-        parts = []
-        for channel, tile in _copies(self.of("negative", backward=True), similarities):
-            pull = channel.overwrite_(tile, slopes)
-            own.fill_(tile, -math.inf)
-            parts.append(pull(channel.gradients.rows_(tile, rows, columns.start)))
-        of_pairs = _summed(parts) if parts else similarities.zero_()
+            positives = own.positives(similarities)
+            of_positives = self.gradients_of_positives(positives, own.positive, anchors, places)
+        of_pairs = self.gradients_of_negatives(similarities, own.fill_, rows, columns, slopes)
         if of_positives is not None:
             own.set_positives_(of_pairs, of_positives)
         return of_pairs
+
+    def gradients_of_positives(
+        self, similarities: Tensor, valid: Tensor, anchors: Anchors, places: Places
+    ) -> Tensor | None:
+        """Overwrite such similarities to positives by their gradients; None where there are none."""
+        parts = []
+        for channel, tile in _copies(self.of("positive", backward=True), similarities):
+            pull = channel.overwrite_(tile, torch.empty_like(tile))
+            logits = tile.masked_fill_(~valid, -math.inf)
+            parts.append(pull(channel.gradients.rows_(logits, anchors, places)))
+        return _summed(parts) if parts else None
+
+    def gradients_of_negatives(
+        self, similarities: Tensor, fill_: Fill, rows: slice, columns: slice, slopes: Tensor
+    ) -> Tensor:
+        """Overwrite such a tile of negatives by the gradients of its similarities."""
+        if not self._closed:
+            fill_(similarities, 0)
+        parts = []
+        for channel, tile in _copies(self.of("negative", backward=True), similarities):
+            pull = channel.overwrite_(tile, slopes)
+            fill_(tile, -math.inf)
+            parts.append(pull(channel.gradients.rows_(tile, rows, columns.start)))
+        return _summed(parts) if parts else similarities.zero_()
 
     def _blank_(self, similarities: Tensor, left_out: Tensor) -> None:
         """A user's logits may have no slope at 1, where the anchor itself is."""
@@ -195,13 +220,6 @@ def _places(squares: Squares, like: Tensor) -> Places:
     rows = squares.rows
     first = torch.arange(rows.start, rows.stop, squares.size, device=like.device)
     return torch.repeat_interleave(first, squares.size)
-
-
-def _gradients_of_positives(
-    channel: Channel, tile: Tensor, own: OwnClass, anchors: Anchors, places: Places
-) -> Tensor:
-    pull = channel.overwrite_(tile, torch.empty_like(tile))
-    return pull(channel.gradients.rows_(tile.masked_fill_(~own.positive, -math.inf), anchors, places))
 
 
 def _filled(tile: Tensor, places: Tensor, value: float) -> Tensor:

@@ -12,6 +12,7 @@ from circlet.engine.channels import Channel, Channels
 from circlet.engine.classes import OwnClass
 from circlet.engine.logits import SIDES, LogitFunction
 from circlet.engine.maximum import Maximum
+from circlet.engine.own_pairs import OwnPairs
 from circlet.engine.plan import TileSizes
 from circlet.engine.pooling import Centers
 from circlet.engine.reductions import Reduction
@@ -34,6 +35,7 @@ class Cross:
         order: (references,) sorts the references by label; None if they are.
         class_start, class_end: (anchors,) where each anchor's class begins and ends among the sorted ones.
         own: (anchors,) where the anchor itself is among them, or -1; None if none is.
+        own_pairs: The pairs of anchors with their own class, if these are few.
         sizes: Of tiles.
         logits, reductions, normalize, centers: See `pair_statistics`.
         differentiable: Whether there will be a backward pass.
@@ -43,6 +45,7 @@ class Cross:
     class_start: Tensor
     class_end: Tensor
     own: Tensor | None
+    own_pairs: OwnPairs | None
     sizes: TileSizes
     logits: LogitFunction
     reductions: Sequence[Reduction]
@@ -74,8 +77,12 @@ class Cross:
             place = torch.empty_like(order)
             place[order] = torch.arange(len(order), device=order.device)
             own = torch.where(own >= 0, place[own], -1)
+        own_pairs = None
+        if centers is None and len(anchor_labels) <= sizes.rows:
+            own_pairs = OwnPairs.of(start, end, own, len(reference_labels), sizes.columns)
+        differentiable = torch.is_grad_enabled()
         return cls(
-            order, start, end, own, sizes, logits, reductions, normalize, centers, torch.is_grad_enabled()
+            order, start, end, own, own_pairs, sizes, logits, reductions, normalize, centers, differentiable
         )
 
     def blocks(self, references: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
@@ -226,8 +233,13 @@ def _forward(
                 products = _room(gradient[span], rows)
             torch.mm(vectors[rows], block.T, out=products)
             tile = _pooled_similarities(cross, products, inverse[span], workspace)
-            own = cross.own_class(rows, columns)
-            channels.add_rows(tile, own, rows, columns, workspace.tile(1, *tile.shape))
+            temporary = workspace.tile(1, *tile.shape)
+            if cross.own_pairs is not None:
+                channels.add_negatives(tile, cross.own_pairs.filling(columns), rows, columns, temporary)
+            else:
+                channels.add_rows(tile, cross.own_class(rows, columns), rows, columns, temporary)
+    if cross.own_pairs is not None:
+        cross.own_pairs.forward(vectors, references, cross.order, cross.normalize, channels)
     return inverse
 
 
@@ -273,6 +285,10 @@ def _backward(
             of_block.addcmul_((along * inverse[span] ** 2)[:, None], block, value=-1)
         if not in_place:
             of_references[cross.places(columns)] = of_block.to(of_references.dtype)
+    if cross.own_pairs is not None:
+        cross.own_pairs.backward(
+            vectors, references, cross.order, cross.normalize, channels, of_anchors, of_references
+        )
 
 
 def _room(of_block: Tensor, rows: slice) -> Tensor:
@@ -292,8 +308,10 @@ def _gradients_of_pairs(
 ) -> Tensor:
     """The gradients of a tile's similarities; the products stay as they are."""
     tile = _pooled_similarities(cross, products, inverse, workspace)
-    own = cross.own_class(rows, columns)
-    of_pooled = channels.gradients_of_rows(tile, own, rows, columns, workspace.tile(1, *tile.shape))
+    slopes = workspace.tile(1, *tile.shape)
+    if cross.own_pairs is not None:
+        return channels.gradients_of_negatives(tile, cross.own_pairs.filling(columns), rows, columns, slopes)
+    of_pooled = channels.gradients_of_rows(tile, cross.own_class(rows, columns), rows, columns, slopes)
     if cross.centers is None:
         return of_pooled
     return cross.centers.gradient(_similarities(cross, products, inverse, workspace), of_pooled)

@@ -87,9 +87,9 @@ SMALL_BATCH = 384
 
 
 def cross_tile_sizes(anchors: int) -> TileSizes:
-    """The tiles for so many anchors against references: about a million similarities in each."""
+    """The tiles for so many anchors against references: half a million similarities in each, or fewer."""
     rows = min(max(anchors, 1), 512)
-    return TileSizes(rows=rows, columns=min(4096, 2**20 // rows))
+    return TileSizes(rows=rows, columns=min(4096, 2**19 // rows))
 
 
 def self_tiles(class_sizes: list[int], sizes: TileSizes) -> Iterator[Tile | Squares]:
