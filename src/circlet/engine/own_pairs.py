@@ -120,7 +120,8 @@ class OwnPairs:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(anchors, most) similarities, (anchors, most, dim) references, and 1 / their lengths."""
         places = self.places.flatten()
-        units = references[places if order is None else order[places]].to(vectors.dtype)
+        units = references.index_select(0, places if order is None else order[places]).to(vectors.dtype)
         inverse = 1 / lengths_of(units) if normalize else units.new_ones(len(units))
         units = (units * inverse[:, None]).unflatten(0, self.places.shape)  # type: ignore[no-untyped-call]
-        return torch.bmm(units, vectors[:, :, None])[:, :, 0], units, inverse.view(self.places.shape)
+        # Products of a few pairs: as matrix products they would take several times as long.
+        return (units * vectors[:, None, :]).sum(dim=2), units, inverse.view(self.places.shape)
