@@ -1,5 +1,6 @@
 """The named losses: against their papers' formulas in loops, against torch's, and against one another."""
 
+import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -161,6 +162,30 @@ def test_every_loss_is_its_formula(name: str, kind: str, batch: Batch, gallery: 
     assert mean.item() == pytest.approx(reference.mean_loss(expected), rel=1e-10)
     total = case.make(reduction="sum")(vectors, labels, compared_with)
     assert total.item() == pytest.approx(sum(loss or 0 for loss in expected), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("count", [40, 500], ids=["whole matrix", "tiles"])
+@pytest.mark.parametrize("kind", ["batch", "given vectors"])
+def test_a_step_leaves_no_tensor_behind(name: str, count: int, kind: str) -> None:
+    embeddings = torch.randn(count, 16, requires_grad=True)
+    labels = torch.arange(count) // 4
+    given = (torch.randn(count, 16, requires_grad=True), labels) if kind == "given vectors" else None
+    criterion = CASES[name].make()
+
+    def tensors() -> int:
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # it would hide a graph that holds itself
+    try:
+        before = tensors()
+        criterion(embeddings, labels, given)
+        assert tensors() == before
+        criterion(embeddings, labels, given).backward()
+        assert tensors() == before
+    finally:
+        gc.enable()
 
 
 def test_every_name_of_the_catalogue_is_tested_here() -> None:

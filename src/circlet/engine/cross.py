@@ -172,7 +172,8 @@ class CrossStatistics(torch.autograd.Function):
             inverse = _forward(cross, vectors, references, channels, gradient)
             ctx.cross, ctx.channels, ctx.gradient, ctx.dtype = cross, channels, gradient, anchors.dtype
             ctx.save_for_backward(vectors, lengths, references, inverse)
-            return tuple(channel.reducer.result() for channel in channels.all)
+            # Copies: a result that its own graph held would never be freed.
+            return tuple(channel.reducer.result().clone() for channel in channels.all)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

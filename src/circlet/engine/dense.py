@@ -114,15 +114,16 @@ class DenseStatistics(torch.autograd.Function):
                 ctx.similarities = similarities
                 similarities = dense.centers.pooled(similarities)
             groups = [
-                _Group(list(positions), similarities, offset, dense)
+                _Group(list(positions), dense)
                 for _, positions in groupby(
                     range(len(dense.reductions)), lambda position: dense.reductions[position].kind
                 )
             ]
+            values = [group.reduce(similarities, offset) for group in groups]
             ctx.dense, ctx.groups = dense, groups
             ctx.dtypes = anchors.dtype, None if references is None else references.dtype
             ctx.save_for_backward(*sides, *lengths)
-            return groups[0].values if len(groups) == 1 else torch.cat([group.values for group in groups])
+            return values[0] if len(values) == 1 else torch.cat(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -165,34 +166,37 @@ class DenseStatistics(torch.autograd.Function):
 class _Group:
     """Neighbouring reductions of one kind, side by side, and what the way back needs of them.
 
+    It does not keep what it gives: a result that its own graph held would never be freed.
+
     Args:
         positions: Of the reductions among those asked for.
-        similarities: (anchors, references).
-        offset: (anchors,) or (anchors, most) added to the logits, or None.
         dense: The call.
-
-    Attributes:
-        values: (reductions, anchors), or (1, anchors, most) of "each".
     """
 
-    values: Tensor
-
-    def __init__(
-        self, positions: list[int], similarities: Tensor, offset: Tensor | None, dense: Dense
-    ) -> None:
+    def __init__(self, positions: list[int], dense: Dense) -> None:
         self.positions = slice(positions[0], positions[-1] + 1)
-        reductions = dense.reductions[self.positions]
-        sides = [SIDES.index(reduction.pairs) for reduction in reductions]
+        self._dense = dense
+        self._reductions = dense.reductions[self.positions]
+        self._kind, self._scale = self._reductions[0].kind, dense.logits.scale
+
+    def reduce(self, similarities: Tensor, offset: Tensor | None) -> Tensor:
+        """The values (reductions, anchors), or (1, anchors, most) of "each".
+
+        Args:
+            similarities: (anchors, references).
+            offset: (anchors,) or (anchors, most) added to the logits, or None.
+        """
+        dense = self._dense
+        sides = [SIDES.index(reduction.pairs) for reduction in self._reductions]
         others = dense.others if sides == [0, 1] else dense.others[sides]
-        logits = similarities.expand(len(reductions), -1, -1).clone()
+        logits = similarities.expand(len(sides), -1, -1).clone()
         slopes = torch.empty_like(logits)
         if not dense.logits.closed:  # a user's logits may have no slope at 1, where the anchor itself is
             logits.masked_fill_(others, 0)
         self._pulls = [
             dense.logits.overwrite_(reduction.logit_side, tile, slope)
-            for reduction, tile, slope in zip(reductions, logits, slopes, strict=True)
+            for reduction, tile, slope in zip(self._reductions, logits, slopes, strict=True)
         ]
-        self._kind, self._scale = reductions[0].kind, dense.logits.scale
         logits.masked_fill_(others, -inf)
         if self._kind == "logsumexp":
             logits.mul_(self._scale * LOG2_E)
@@ -200,25 +204,27 @@ class _Group:
             shift.clamp_min_(EMPTY)
             self._saved = logits.sub_(shift[:, :, None]).exp2_()
             self._total = self._saved.sum(dim=2)
-            self.values = self._total.log2().add_(shift).div_(LOG2_E)
-        elif self._kind == "maximum":
-            self._shape = logits.shape
+            return self._total.log2().add_(shift).div_(LOG2_E)
+        self._shape = logits.shape
+        if self._kind == "maximum":
             if logits.shape[2] == 0:
-                self.values, self._saved = logits.sum(dim=2) - inf, logits.long()
+                values, self._saved = logits.sum(dim=2) - inf, logits.long()
             else:
                 largest, self._saved = logits.max(dim=2, keepdim=True)
-                self.values = largest[:, :, 0].mul_(self._scale)
-        elif self._kind == "each":
-            self._shape = logits.shape
+                values = largest[:, :, 0].mul_(self._scale)
+            self._found = values > -inf
+            return values
+        if self._kind == "each":
             most = int(dense.positives.amax()) if logits.numel() else 0
             self._saved = others.to(torch.uint8).argsort(dim=2, stable=True)[:, :, :most]
-            self.values = logits.mul_(self._scale).gather(2, self._saved)
-        else:
-            self._saved = logits
-            self._sums = [Sum(self._kind, len(tile), self._scale, tile, offset) for tile in logits]
-            for sums, tile in zip(self._sums, logits, strict=True):
-                sums.add_rows(tile.clone(), _EVERYONE, 0)
-            self.values = torch.stack([sums.result() for sums in self._sums])
+            values = logits.mul_(self._scale).gather(2, self._saved)
+            self._found = values > -inf
+            return values
+        self._saved = logits
+        self._sums = [Sum(self._kind, len(tile), self._scale, tile, offset) for tile in logits]
+        for sums, tile in zip(self._sums, logits, strict=True):
+            sums.add_rows(tile.clone(), _EVERYONE, 0)
+        return torch.stack([sums.result() for sums in self._sums])
 
     def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         """The gradients (anchors, references) of the similarities; and those of the offset."""
@@ -234,7 +240,7 @@ class _Group:
             return self._saved * (gradient * self._scale / self._total.clamp_min(1))[:, :, None], None
         if self._kind in ("maximum", "each"):  # the columns of these logits were saved
             weights = gradient.new_zeros(self._shape)
-            counted = torch.where(self.values > -inf, gradient, 0) * self._scale
+            counted = torch.where(self._found, gradient, 0) * self._scale
             return weights.scatter_(
                 2, self._saved, counted if counted.dim() == 3 else counted[:, :, None]
             ), None
