@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from circlet.engine.channels import Channels, Fill
-from circlet.engine.vectors import lengths_of
+from circlet.engine.vectors import lengths_of, through_normalization_
 
 # So many vectors at most are copied.
 MOST_PAIRS = 1024
@@ -101,27 +101,26 @@ class OwnPairs:
         """Add to both gradients what the positives give."""
         if self.places.numel() == 0:
             return
-        cosines, units, inverse = self._similarities(vectors, references, order, normalize)
+        cosines, units, lengths = self._similarities(vectors, references, order, normalize)
         anchors = slice(0, len(vectors))
-        of_pairs = channels.gradients_of_positives(cosines.clone(), self.positive, anchors, self.start)
+        of_pairs = channels.gradients_of_positives(cosines, self.positive, anchors, self.start)
         if of_pairs is None:
             return
         of_anchors += torch.bmm(of_pairs[:, None, :], units)[:, 0]
         if of_references is not None:
-            of_units = vectors[:, None, :]
+            changes = (vectors[:, None, :] * of_pairs[:, :, None]).flatten(0, 1)
             if normalize:
-                of_units = of_units - cosines[:, :, None] * units
-            changes = (of_units * (of_pairs * inverse)[:, :, None]).flatten(0, 1)
+                through_normalization_(changes, units.flatten(0, 1), lengths)
             places = self.places.flatten() if order is None else order[self.places.flatten()]
             of_references.index_add_(0, places, changes.to(of_references.dtype))
 
     def _similarities(
         self, vectors: Tensor, references: Tensor, order: Tensor | None, normalize: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(anchors, most) similarities, (anchors, most, dim) references, and 1 / their lengths."""
+        """(anchors, most) similarities, (anchors, most, dim) references, and their lengths in a row."""
         places = self.places.flatten()
         units = references.index_select(0, places if order is None else order[places]).to(vectors.dtype)
-        inverse = 1 / lengths_of(units) if normalize else units.new_ones(len(units))
-        units = (units * inverse[:, None]).unflatten(0, self.places.shape)  # type: ignore[no-untyped-call]
+        lengths = lengths_of(units) if normalize else units.new_ones(len(units))
+        units = (units / lengths[:, None]).unflatten(0, self.places.shape)  # type: ignore[no-untyped-call]
         # Products of a few pairs: as matrix products they would take several times as long.
-        return (units * vectors[:, None, :]).sum(dim=2), units, inverse.view(self.places.shape)
+        return (units * vectors[:, None, :]).sum(dim=2), units, lengths

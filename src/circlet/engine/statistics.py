@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from circlet.engine.batch import Batch, BatchStatistics
-from circlet.engine.cross import Cross, CrossStatistics
+from circlet.engine.blocks import Cross
+from circlet.engine.cross import CrossStatistics
 from circlet.engine.dense import Dense, DenseStatistics
 from circlet.engine.logits import LogitFunction, Logits
 from circlet.engine.plan import SMALL_BATCH, TileSizes, cross_tile_sizes
