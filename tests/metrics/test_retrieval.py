@@ -16,7 +16,6 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from circlet.metrics import Retrieval, retrieval
-from circlet.metrics.ranks import NO_RANK, _ranks_by_counting, _ranks_by_sorting, ranks_of_positives
 
 Figures = dict[str, float]
 
@@ -157,22 +156,6 @@ def test_cosine_with_duplicates(seed: int, size: int, dim: int, classes: int) ->
     assert figures(result) == pytest.approx(defined(cosines(vectors, vectors), labels.tolist()), abs=1e-12)
 
 
-@pytest.mark.parametrize("dim", [1, 5, 128, 130])
-@pytest.mark.parametrize("size", [37, 64, 257])
-@pytest.mark.parametrize("block_size", [1, 5, 257])
-def test_equal_gallery_vectors_tie_exactly_wherever_they_stand(dim: int, size: int, block_size: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    gallery = torch.randn(1, dim, generator=generator).expand(size, dim)
-    queries = torch.randn(size, dim, generator=generator)
-    labels = torch.arange(size)
-    blocks = ranks_of_positives(
-        queries, labels, gallery, labels, leave_one_out=False, tile_bytes=block_size * (8 * size + 40)
-    )
-    ranks = list(blocks)
-    assert len(ranks[0]) == min(block_size, size)
-    assert torch.cat(ranks).flatten().tolist() == list(range(1, size + 1))
-
-
 def test_duplicates_among_other_vectors_are_in_order_of_their_index() -> None:
     generator = torch.Generator().manual_seed(1)
     gallery = torch.randn(301, 64, generator=generator)
@@ -224,49 +207,6 @@ def test_a_class_of_hundreds_beside_small_ones() -> None:
     result = retrieval(vectors, labels, normalize=False)
     products = (vectors @ vectors.T).tolist()
     assert figures(result) == pytest.approx(defined(products, labels.tolist()), abs=1e-12)
-
-
-@given(st.integers(0, 2**32), st.integers(1, 30), st.integers(1, 9), st.integers(1, 5))
-def test_counting_and_sorting_give_the_same_ranks(seed: int, items: int, rows: int, values: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    similarities = torch.randint(values, (rows, items), generator=generator).float()
-    positives = torch.stack([torch.randperm(items, generator=generator)[:7] for _ in range(rows)])
-    counted = _ranks_by_counting(similarities, positives)
-    assert torch.equal(counted, _ranks_by_sorting(similarities, positives))
-    keys = [[(-value, item) for item, value in enumerate(row)] for row in similarities.tolist()]
-    expected = [
-        [1 + sum(key < row[item] for key in row) for item in places]
-        for row, places in zip(keys, positives.tolist(), strict=True)
-    ]
-    assert counted.tolist() == expected
-
-
-def test_counts_beyond_the_integers_of_float32_are_exact() -> None:
-    similarities = torch.ones(1, 2**24 + 2)
-    similarities[0, 0] = 0
-    assert _ranks_by_counting(similarities, torch.tensor([[0]])).tolist() == [[2**24 + 2]]
-
-
-@pytest.mark.parametrize("leave_one_out", [True, False])
-@pytest.mark.parametrize("most", [8, 300])
-def test_the_size_of_the_tiles_does_not_matter(leave_one_out: bool, most: int) -> None:
-    generator = torch.Generator().manual_seed(4)
-    labels = torch.cat([torch.zeros(most), torch.arange(90) // 3 + 1, torch.tensor([1000])]).long()
-    labels = labels[torch.randperm(len(labels), generator=generator)]
-    vectors = torch.randint(-2, 3, (len(labels), 5), generator=generator).float()
-    results = []
-    for tile_bytes in (1, 40_000, 2**26):
-        blocks = list(
-            ranks_of_positives(
-                vectors, labels, vectors, labels, leave_one_out=leave_one_out, tile_bytes=tile_bytes
-            )
-        )
-        results.append(
-            [[rank for rank in row if rank < NO_RANK] for block in blocks for row in block.tolist()]
-        )
-        assert tile_bytes > 1 or all(len(block) == 1 for block in blocks)
-    assert results[0] == results[1] == results[2]
-    assert len(results[0]) == len(labels) - leave_one_out
 
 
 MEMORY = """
@@ -358,6 +298,7 @@ def test_the_result_is_frozen_and_ready_for_json() -> None:
     result = retrieval(torch.eye(4), torch.tensor([0, 1, 0, 2]), recall_at=[5, 1])
     assert json.loads(json.dumps(result.to_dict())) == {
         "recall_at": {"5": 1.0, "1": 0.5},
+        "precision_at": {},
         "map_at_r": 0.5,
         "r_precision": 0.5,
         "mean_average_precision": 0.75,
@@ -387,7 +328,7 @@ NOT_FINITE = torch.tensor([[1.0, 0.0], [0.0, math.nan], [math.inf, 0.0], [1.0, 1
         ({"labels": LABELS.bool()}, "labels must be integers, but got torch.bool"),
         ({"gallery": VECTORS}, "a gallery came without gallery_labels"),
         ({"gallery_labels": LABELS}, "gallery_labels came without a gallery"),
-        ({"gallery": torch.ones(4, 3), "gallery_labels": LABELS}, "have 4 dimensions, but the gallery has 3"),
+        ({"gallery": torch.ones(4, 3), "gallery_labels": LABELS}, "same dimension, but got 4 and 3"),
         ({"gallery": VECTORS[:0], "gallery_labels": LABELS[:0]}, "gallery must not be empty"),
         ({"gallery": VECTORS, "gallery_labels": LABELS[:, None]}, r"gallery_labels must have shape \(4,\)"),
         ({"gallery": VECTORS * math.nan, "gallery_labels": LABELS}, "gallery must be finite, but 4 of 4"),
@@ -416,3 +357,41 @@ def test_raw_pixels_of_omniglot(shared_data: Path) -> None:
     assert (result.queries, result.skipped_queries) == (13_180, 0)
     assert result.recall_at[1] == pytest.approx(0.286, abs=0.0006)
     assert result.map_at_r == pytest.approx(0.044, abs=0.0006)
+
+
+def test_precision_at_k() -> None:
+    result = with_hits_at({1, 2, 4, 7}, 9)
+    again = retrieval(
+        torch.tensor([[1.0, 0.0]]),
+        torch.tensor([1]),
+        gallery=torch.tensor([[1.0, rank / 10] for rank in range(1, 10)]),
+        gallery_labels=torch.tensor([int(rank in (1, 2, 4, 7)) for rank in range(1, 10)]),
+        precision_at=(1, 3, 4, 9, 20),
+    )
+    assert again.mean_average_precision == pytest.approx(result.mean_average_precision)
+    # Beyond the gallery there is nothing to find: the share is still of k.
+    assert again.precision_at == pytest.approx({1: 1, 3: 2 / 3, 4: 3 / 4, 9: 4 / 9, 20: 4 / 20})
+
+
+def test_figures_of_each_query_have_the_means_and_nan_where_nothing_is_to_be_found() -> None:
+    generator = torch.Generator().manual_seed(5)
+    vectors, labels = torch.randn(60, 4, generator=generator), torch.randint(25, (60,), generator=generator)
+    result = retrieval(vectors, labels, recall_at=(1, 3), precision_at=(2,))
+    lonely = torch.tensor([int((labels == label).sum()) == 1 for label in labels])
+    assert 0 < int(lonely.sum()) == result.skipped_queries
+    assert torch.equal(result.per_query.counted, ~lonely)
+    means = result.per_query.means()
+    assert means["recall@3"] == result.recall_at[3]
+    assert means["precision@2"] == result.precision_at[2]
+    for query in range(60):
+        if not lonely[query]:
+            keep = torch.arange(60) != query
+            alone = retrieval(
+                vectors[query, None],
+                labels[query, None],
+                gallery=vectors[keep],
+                gallery_labels=labels[keep],
+                recall_at=(1, 3),
+            )
+            assert float(result.per_query.figures["map_at_r"][query]) == pytest.approx(alone.map_at_r)
+            assert float(result.per_query.figures["recall@3"][query]) == alone.recall_at[3]

@@ -1,5 +1,19 @@
 """How good embeddings are: figures that follow from how they rank each other."""
 
+from circlet.metrics.identification import Identification, identification, replaced_by_mean
+from circlet.metrics.multi_query import pooled_queries
+from circlet.metrics.per_query import PerQuery
+from circlet.metrics.reidentification import Reidentification, reidentification
 from circlet.metrics.retrieval import Retrieval, retrieval
 
-__all__ = ["Retrieval", "retrieval"]
+__all__ = [
+    "Identification",
+    "PerQuery",
+    "Reidentification",
+    "Retrieval",
+    "identification",
+    "pooled_queries",
+    "reidentification",
+    "replaced_by_mean",
+    "retrieval",
+]

@@ -1,129 +1,215 @@
-"""The ranks of every query's positives, block by block, without the matrix of all similarities.
+"""The ranks of every query's positives, exact, in tiles: no matrix of all similarities, no sort of them.
 
 The gallery of a query is in order of falling similarity, equal similarities in order of gallery index. The
-rank of a positive is 1 plus the number of gallery items before it. One block of queries is multiplied with
-the whole gallery at a time, and all that is compared within a query comes from this one product.
+rank of a positive is 1 plus the number of gallery items before it. What shares the query's label is looked at
+by itself: the positives, and what is left out. Of all others it is counted how many stand before each
+positive, tile by tile.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-NO_RANK = torch.iinfo(torch.int64).max
-"""Fills the rows of queries that have fewer positives than others of their block."""
-
-_TILE_BYTES = 64 * 2**20
-
-# Counting costs 0.25 ns for a positive and a gallery item, sorting 80 ns for a gallery item (two CPU cores).
-_MOST_COUNTED = 256
-
-# Bytes for each similarity: itself and its indicator; or itself, the sorted copy, two int64 permutations
-# and the sort's workspace. And for each positive: its index, rank and masks.
-_COUNTING_BYTES, _SORTING_BYTES, _POSITIVE_BYTES = 2, 8, 40
-
-# Above it not every integer is a float32.
-_EXACT_IN_FLOAT32 = 2**24
+from circlet.metrics.bins import counts_before_by_bins
+from circlet.metrics.counting import add_counts_before
+from circlet.metrics.same_label import Positives, Ranks, SameLabel, fill_pairs
+from circlet.metrics.vectors import first_equal_row
 
 
-def ranks_of_positives(
-    queries: Tensor,
-    query_labels: Tensor,
-    gallery: Tensor,
-    gallery_labels: Tensor,
-    *,
-    leave_one_out: bool,
-    tile_bytes: int = _TILE_BYTES,
-) -> Iterator[Tensor]:
-    """Rank the positives of each query in the gallery by inner product.
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done at once; no result depends on it.
 
-    Equal gallery vectors have exactly equal similarities to a query, wherever they stand.
+    Attributes:
+        rows, columns: Of a tile of similarities.
+        most_counted: Up to so many positives of a query are counted one by one: each takes 0.1 ns for a
+            similarity, where bins take 8 ns however many there are (two CPU cores).
+        most_held: Up to so many positives of all queries together are held at once, 20 bytes each.
+        block_bytes: Memory for a block of queries against the whole gallery, or with all their positives.
+    """
+
+    rows: int = 512
+    columns: int = 1024
+    most_counted: int = 80
+    most_held: int = 2**23
+    block_bytes: int = 2**26
+
+
+@dataclass(frozen=True)
+class Search:
+    """Who looks for whom.
 
     Args:
-        queries: (queries, dim), float32 or float64.
+        queries: (queries, dim) float32 or float64, contiguous.
         query_labels: (queries,) int64.
         gallery: (gallery, dim), the same dtype as the queries.
         gallery_labels: (gallery,) int64.
         leave_one_out: The queries are the gallery, in the same order; each is left out of its own gallery
             by index.
-        tile_bytes: Working memory; a block has one query at least.
+        query_cameras, gallery_cameras: int64. Gallery items of the query's label and camera are left out.
+            None leaves nothing out.
+    """
+
+    queries: Tensor
+    query_labels: Tensor
+    gallery: Tensor
+    gallery_labels: Tensor
+    leave_one_out: bool = False
+    query_cameras: Tensor | None = None
+    gallery_cameras: Tensor | None = None
+
+    def same_label(self, queries: Tensor, members: Tensor) -> Tensor:
+        """Which gallery items (some, most) of the label of some queries (some,) are their positives."""
+        positive = torch.ones_like(members, dtype=torch.bool)
+        if self.leave_one_out:
+            positive &= members != queries[:, None]
+        if self.query_cameras is not None and self.gallery_cameras is not None:
+            positive &= self.query_cameras[queries, None] != self.gallery_cameras[members]
+        return positive
+
+
+def ranks_of_positives(search: Search, sizes: Sizes | None = None) -> Iterator[Ranks]:
+    """Rank the positives of each query by inner product.
+
+    Equal gallery vectors have exactly equal similarities to a query, wherever they stand.
+
+    Args:
+        search: Who looks for whom.
+        sizes: How much is done at once.
 
     Yields:
-        (block, most) int64: each row the ranks of one query's positives, rising, then `NO_RANK`. The blocks
-        hold every query that has a positive once, those with the most positives first.
+        Blocks that together hold every query that has a positive once.
     """
-    by_label = gallery_labels.argsort(stable=True)
-    sorted_labels = gallery_labels[by_label]
-    first = torch.searchsorted(sorted_labels, query_labels)
-    number = torch.searchsorted(sorted_labels, query_labels, right=True) - first
-    if leave_one_out:
-        own_place = torch.empty_like(by_label)
-        own_place[by_label] = torch.arange(len(by_label), device=by_label.device)
-        own_place -= first
-        number -= 1
-    queue = number.argsort(descending=True, stable=True)[: int((number > 0).sum())]
-    repeated, original = _repeated_rows(gallery)
-
-    while len(queue) > 0:
-        most = int(number[queue[0]])
-        sorting = most > _MOST_COUNTED
-        item_bytes = gallery.element_size() * (_SORTING_BYTES if sorting else _COUNTING_BYTES)
-        block_size = max(1, tile_bytes // (len(gallery) * item_bytes + most * _POSITIVE_BYTES))
-        block, queue = queue[:block_size], queue[block_size:]
-
-        slot = torch.arange(most, device=gallery.device).expand(len(block), most)
-        filled = slot < number[block, None]
-        if leave_one_out:
-            slot = slot + (slot >= own_place[block, None])
-        positives = by_label[first[block, None] + torch.where(filled, slot, slot[:, :1])]
-
-        similarities = _inner_products(queries[block], gallery)
-        # Equal columns of a matrix product can differ in their last bit, by where they stand.
-        similarities[:, repeated] = similarities[:, original]
-        if leave_one_out:
-            similarities[torch.arange(len(block), device=gallery.device), block] = -torch.inf
-        ranks = (_ranks_by_sorting if sorting else _ranks_by_counting)(similarities, positives)
-        yield ranks.masked_fill_(~filled, NO_RANK).sort(dim=1).values
+    return _Ranking(search, sizes or Sizes()).blocks()
 
 
-def _inner_products(queries: Tensor, gallery: Tensor) -> Tensor:
-    with torch.autocast(queries.device.type, enabled=False):
-        return queries @ gallery.T
+class _Ranking:
+    def __init__(self, search: Search, sizes: Sizes) -> None:
+        self._search, self._sizes = search, sizes
+        self._first_equal = first_equal_row(search.gallery)
+        self._shared = _shared_between_labels(self._first_equal, search.gallery_labels)
+        self._same_label = SameLabel(
+            search.query_labels, search.gallery_labels, search.same_label, self._first_equal
+        )
+
+    def blocks(self) -> Iterator[Ranks]:
+        same_label, search = self._same_label, self._search
+        queue = same_label.queue
+        if len(queue) == 0:
+            return
+        most = same_label.most(queue)
+        if (
+            search.leave_one_out
+            and len(self._shared) == 0
+            and most <= self._sizes.most_counted
+            and most * len(search.queries) <= self._sizes.most_held
+        ):
+            yield from self._both_ways()
+            return
+        while len(queue) > 0:
+            size = self._block_size(same_label.most(queue))
+            block, queue = queue[:size], queue[size:]
+            yield from self._one_way(block)
+
+    def _block_size(self, most: int) -> int:
+        """How many queries at once, where a query has so many gallery items of its label."""
+        size = min(self._sizes.rows, self._sizes.block_bytes // (64 * most))
+        if self._by_bins(most):
+            size = min(size, self._sizes.block_bytes // (4 * len(self._search.gallery)))
+        if len(self._shared) > 0:
+            size = min(size, self._sizes.block_bytes // (8 * len(self._shared)))
+        return max(1, size)
+
+    def _by_bins(self, most: int) -> bool:
+        return most > self._sizes.most_counted and self._search.gallery.dtype == torch.float32
+
+    def _one_way(self, block: Tensor) -> Iterator[Ranks]:
+        """Some queries against the whole gallery."""
+        queries = self._search.queries[block]
+        shared = self._similarities_of_shared(queries)
+        positives = self._same_label.of(block, queries, self._search.gallery, (self._shared, shared))
+        if positives.most > 0:
+            count = self._counts_by_bins if self._by_bins(positives.most) else self._counts_by_tiles
+            yield positives.ranks(count(positives, queries, shared))
+
+    def _counts_by_tiles(self, positives: Positives, queries: Tensor, shared: Tensor) -> Tensor:
+        gallery, thresholds, positions = self._search.gallery, positives.thresholds, positives.positions
+        pairs = positives.pairs()
+        counts = torch.zeros_like(thresholds, dtype=torch.float64)
+        memory = queries.new_empty(len(queries) * self._sizes.columns)
+        for columns in _slices(0, len(gallery), self._sizes.columns):
+            tile = _product(queries, gallery[columns], memory)
+            tile.index_fill_(1, self._shared[_within(self._shared, columns)] - columns.start, -torch.inf)
+            fill_pairs(tile, pairs, columns)
+            items = torch.arange(columns.start, columns.stop, device=gallery.device)
+            add_counts_before(counts, tile, items, thresholds, positions, dim=1)
+        if len(self._shared) > 0:
+            labels = self._search.query_labels[positives.queries, None]
+            shared = shared.masked_fill(labels == self._search.gallery_labels[self._shared], -torch.inf)
+            add_counts_before(counts, shared, self._shared, thresholds, positions, dim=1)
+        return counts
+
+    def _counts_by_bins(self, positives: Positives, queries: Tensor, shared: Tensor) -> Tensor:
+        similarities = queries @ self._search.gallery.T
+        similarities[:, self._shared] = shared
+        similarities.scatter_(1, positives.members, -torch.inf)
+        thresholds, positions = positives.thresholds.T.contiguous(), positives.positions.T.contiguous()
+        return counts_before_by_bins(similarities, thresholds, positions).T
+
+    def _both_ways(self) -> Iterator[Ranks]:
+        """Each query against all later ones, for both of them: half the products."""
+        search = self._search
+        vectors, count = search.queries, len(search.queries)
+        everyone = torch.arange(count, device=vectors.device)
+        positives = self._same_label.of(everyone, vectors, vectors)
+        if positives.most == 0:
+            return
+        thresholds, positions = positives.thresholds, positives.positions
+        counts = torch.zeros_like(thresholds, dtype=torch.float64)
+        memory = vectors.new_empty(self._sizes.rows * max(self._sizes.rows, self._sizes.columns))
+
+        def count_before(tile: Tensor, of: slice, items: slice, dim: int) -> None:
+            index = everyone[items]
+            add_counts_before(counts[:, of], tile, index, thresholds[:, of], positions[:, of], dim)
+
+        for rows in _slices(0, count, self._sizes.rows):
+            pairs = positives.pairs(rows)
+            for columns in (rows, *_slices(rows.stop, count, self._sizes.columns)):
+                tile = _product(vectors[rows], vectors[columns], memory)
+                fill_pairs(tile, pairs, columns)
+                count_before(tile, rows, columns, 1)
+                if columns is not rows:
+                    count_before(tile, columns, rows, 0)
+        yield positives.ranks(counts)
+
+    def _similarities_of_shared(self, queries: Tensor) -> Tensor:
+        """(queries, shared): equal vectors get their similarities from one column of one product."""
+        first = self._first_equal[self._shared]
+        distinct, place = torch.unique(first, return_inverse=True)
+        return (queries @ self._search.gallery[distinct].T)[:, place]
 
 
-def _repeated_rows(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """The indices of the rows that equal an earlier row, and for each of them the first such row."""
-    group = torch.unique(vectors, dim=0, return_inverse=True)[1]
-    index = torch.arange(len(vectors), device=vectors.device)
-    first = torch.full_like(index, len(vectors)).scatter_reduce_(0, group, index, "amin")[group]
-    repeated = (first != index).nonzero().flatten()
-    return repeated, first[repeated]
+def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))
 
 
-def _ranks_by_sorting(similarities: Tensor, positives: Tensor) -> Tensor:
-    order = similarities.sort(dim=1, descending=True, stable=True).indices
-    place = torch.arange(1, order.shape[1] + 1, device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, place).gather(1, positives)
+def _product(rows: Tensor, columns: Tensor, memory: Tensor) -> Tensor:
+    tile = memory[: len(rows) * len(columns)].view(len(rows), len(columns))
+    return torch.mm(rows, columns.T, out=tile)
 
 
-def _ranks_by_counting(similarities: Tensor, positives: Tensor) -> Tensor:
-    """What `_ranks_by_sorting` gives, in time proportional to the number of positives."""
-    thresholds = similarities.gather(1, positives)
-    ranks = torch.empty_like(positives)
-    equal = torch.empty_like(positives)
-    # Sums of floats are several times faster than sums of booleans.
-    exact = torch.float32 if similarities.shape[1] < _EXACT_IN_FLOAT32 else torch.float64
-    indicator = torch.empty_like(similarities, dtype=exact)
-    for slot in range(positives.shape[1]):
-        threshold = thresholds[:, slot, None]
-        ranks[:, slot] = torch.gt(similarities, threshold, out=indicator).sum(dim=1)
-        equal[:, slot] = torch.eq(similarities, threshold, out=indicator).sum(dim=1)
-    del indicator
-    ranks += 1
+def _within(rising: Tensor, columns: slice) -> slice:
+    start, stop = torch.searchsorted(
+        rising, torch.tensor([columns.start, columns.stop], device=rising.device)
+    ).tolist()
+    return slice(start, stop)
 
-    index = torch.arange(similarities.shape[1], device=similarities.device)
-    for some in torch.split((equal > 1).nonzero(), max(1, len(similarities) // 4)):
-        row, place = some.unbind(dim=1)
-        ties = similarities[row] == thresholds[row, place, None]
-        ranks[row, place] += (ties & (index < positives[row, place, None])).sum(dim=1)
-    return ranks
+
+def _shared_between_labels(first_equal: Tensor, labels: Tensor) -> Tensor:
+    """The gallery items that equal one of another label, rising."""
+    apart = torch.zeros_like(first_equal, dtype=torch.bool)
+    apart[first_equal[labels != labels[first_equal]]] = True
+    return apart[first_equal].nonzero()[:, 0]

@@ -1,13 +1,22 @@
-"""Retrieval figures: recall@k, MAP@R, R-precision and mean average precision."""
+"""Retrieval figures: recall@k, precision@k, MAP@R, R-precision and mean average precision."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circlet.metrics.ranks import NO_RANK, ranks_of_positives
+from circlet.metrics.per_query import PerQuery
+from circlet.metrics.ranks import Search, ranks_of_positives
+from circlet.metrics.same_label import NO_RANK
+from circlet.metrics.vectors import (
+    check_integers,
+    check_same_dim,
+    check_vectors,
+    common_dtype,
+    comparable,
+)
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,7 @@ class Retrieval:
 
     Attributes:
         recall_at: For each k the share of queries that have a positive among their first k.
+        precision_at: For each k the mean over queries of the share of positives among their first k.
         map_at_r: Mean over queries of (1/R) sum of the precision at rank r over the positives' ranks
             r <= R, where R is the query's number of positives.
         r_precision: Mean over queries of the share of positives among their first R.
@@ -24,19 +34,25 @@ class Retrieval:
         skipped_queries: How many queries have no positive in the gallery and are in no mean.
         gallery_size: How many items the gallery has; with leave-one-out this counts the query itself,
             although it is not compared with itself.
+        per_query: The figures of each query, for means by class or by groups of one's own, and for bootstrap
+            intervals. Its names are those of the means, "recall@1" and "precision@10" for a k of 1 and 10.
     """
 
     recall_at: dict[int, float]
+    precision_at: dict[int, float]
     map_at_r: float
     r_precision: float
     mean_average_precision: float
     queries: int
     skipped_queries: int
     gallery_size: int
+    per_query: PerQuery = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON: the keys of `recall_at` are strings."""
-        return vars(self) | {"recall_at": {str(k): share for k, share in self.recall_at.items()}}
+        """All fields but those of each query, ready for JSON: the keys of `recall_at` are strings."""
+        fields = {name: value for name, value in vars(self).items() if name != "per_query"}
+        by_k = ("recall_at", "precision_at")
+        return fields | {name: {str(k): share for k, share in fields[name].items()} for name in by_k}
 
 
 @torch.no_grad()
@@ -47,6 +63,7 @@ def retrieval(
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
     recall_at: Sequence[int] = (1, 2, 4, 8),
+    precision_at: Sequence[int] = (),
     normalize: bool = True,
 ) -> Retrieval:
     """Rank the gallery for every query and measure how early the items of the query's label come.
@@ -58,7 +75,7 @@ def retrieval(
     is raised to float32 first. torch's setting for the precision of float32 matrix products applies
     (`torch.set_float32_matmul_precision`, by default "highest"). Gallery items of equal similarity are ranked
     by their index, the lower one first; equal embeddings in the gallery have exactly equal similarities.
-    Working memory is 64 MiB beside a few copies of the input; it does not grow with queries x gallery.
+    Working memory is some 100 MiB beside a copy of the input; it does not grow with queries x gallery.
 
     Args:
         embeddings: (queries, dim), any float dtype.
@@ -66,6 +83,7 @@ def retrieval(
         gallery: (gallery, dim), any float dtype.
         gallery_labels: (gallery,) integers of any width.
         recall_at: The k of recall@k, each at least 1.
+        precision_at: The k of precision@k, each at least 1.
         normalize: Compare by cosine. A vector of zeros has similarity 0 to everything. False compares by
             the inner products of the vectors as they come.
 
@@ -84,9 +102,11 @@ def retrieval(
     Example:
         >>> result = retrieval(embeddings, labels)
         >>> result.recall_at[1], result.map_at_r
+        >>> result.per_query.by_group(labels)[3]["map_at_r"], result.per_query.intervals()["recall@1"]
     """
-    ks = _checked_recall_at(recall_at)
-    _check("embeddings", embeddings, "labels", labels)
+    recalls, precisions = checked_ks("recall_at", recall_at), checked_ks("precision_at", precision_at)
+    check_vectors("embeddings", embeddings)
+    check_integers("labels", labels, "embeddings", len(embeddings))
     leave_one_out = gallery is None
     if gallery is None:
         if gallery_labels is not None:
@@ -95,112 +115,79 @@ def retrieval(
     elif gallery_labels is None:
         raise ValueError("a gallery came without gallery_labels; give both, or neither for leave-one-out")
     else:
-        _check("gallery", gallery, "gallery_labels", gallery_labels)
-    if gallery.shape[1] != embeddings.shape[1]:
-        raise ValueError(
-            f"embeddings have {embeddings.shape[1]} dimensions, but the gallery has {gallery.shape[1]}"
-        )
+        check_vectors("gallery", gallery)
+        check_integers("gallery_labels", gallery_labels, "gallery", len(gallery))
+    check_same_dim("embeddings", embeddings, "gallery", gallery)
 
-    device = embeddings.device
-    dtype = torch.promote_types(torch.promote_types(embeddings.dtype, gallery.dtype), torch.float32)
-    prepare = _unit_vectors if normalize else _plain_vectors
-    queries = prepare(embeddings.to(dtype))
-    items = queries if leave_one_out else prepare(gallery.to(device, dtype))
-    blocks = ranks_of_positives(
+    device, dtype = embeddings.device, common_dtype(embeddings, gallery)
+    queries = comparable(embeddings, dtype, normalize=normalize)
+    search = Search(
         queries,
         labels.to(device, torch.int64),
-        items,
+        queries if leave_one_out else comparable(gallery.to(device), dtype, normalize=normalize),
         gallery_labels.to(device, torch.int64),
-        leave_one_out=leave_one_out,
+        leave_one_out,
     )
-    figures = _mean_figures(blocks, ks)
-    if figures is None:
+    with torch.autocast(device.type, enabled=False):
+        per_query = _per_query(search, recalls, precisions)
+    used = int(per_query.counted.sum())
+    if used == 0:
         what = "shares its label with another" if leave_one_out else "has a label that is in the gallery"
         raise ValueError(
             f"no query has a positive: none of the {len(labels)} {what}, so there is nothing to find; "
-            f"the labels are {_some(labels)}"
-            + ("" if leave_one_out else f" and the gallery's are {_some(gallery_labels)}")
+            f"the labels are {some_values(labels)}"
+            + ("" if leave_one_out else f" and the gallery's are {some_values(gallery_labels)}")
         )
-    means, used = figures
+    means = per_query.means()
     return Retrieval(
-        recall_at=dict(zip(ks, means[3:], strict=True)),
-        map_at_r=means[0],
-        r_precision=means[1],
-        mean_average_precision=means[2],
+        recall_at={k: means[f"recall@{k}"] for k in recalls},
+        precision_at={k: means[f"precision@{k}"] for k in precisions},
+        map_at_r=means["map_at_r"],
+        r_precision=means["r_precision"],
+        mean_average_precision=means["average_precision"],
         queries=used,
         skipped_queries=len(labels) - used,
-        gallery_size=len(items),
+        gallery_size=len(gallery),
+        per_query=per_query,
     )
 
 
-def _mean_figures(blocks: Iterable[Tensor], ks: Sequence[int]) -> tuple[list[float], int] | None:
-    """The means of MAP@R, R-precision, AP and each recall@k over the queries, and the number of queries."""
-    totals = torch.zeros(3 + len(ks), dtype=torch.float64)
-    queries = 0
-    for ranks in blocks:
-        number = (ranks < NO_RANK).sum(dim=1, keepdim=True)
+def _per_query(search: Search, recalls: Sequence[int], precisions: Sequence[int]) -> PerQuery:
+    names = ["average_precision", "map_at_r", "r_precision"]
+    names += [f"recall@{k}" for k in recalls] + [f"precision@{k}" for k in precisions]
+    figures = torch.full((len(names), len(search.queries)), torch.nan, dtype=torch.float64)
+    for found in ranks_of_positives(search):
+        ranks, used = found.ranks, found.ranks < NO_RANK
+        number = used.sum(dim=1)
         hits = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64, device=ranks.device)
-        precision = torch.where(ranks < NO_RANK, hits / ranks, 0)
-        early = ranks <= number
-        shares = torch.stack([(precision * early).sum(dim=1), early.sum(dim=1), precision.sum(dim=1)])
-        found = [(ranks[:, 0] <= k).sum(dtype=torch.float64) for k in ks]
-        totals += torch.stack([*(shares / number.T).sum(dim=1), *found]).cpu()
-        queries += len(ranks)
-    return ((totals / queries).tolist(), queries) if queries else None
+        precision = torch.where(used, hits / ranks, 0)
+        early = ranks <= number[:, None]
+        figures[:, found.queries.cpu()] = torch.stack(
+            [
+                precision.sum(dim=1) / number,
+                (precision * early).sum(dim=1) / number,
+                early.sum(dim=1) / number.double(),
+                *((ranks[:, 0] <= k).double() for k in recalls),
+                *((ranks <= k).sum(dim=1) / float(k) for k in precisions),
+            ]
+        ).cpu()
+    return PerQuery(dict(zip(names, figures, strict=True)))
 
 
-def _plain_vectors(vectors: Tensor) -> Tensor:
-    longest = float(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).max())
-    limit = torch.finfo(vectors.dtype).max ** 0.5
-    if longest > limit:
-        raise ValueError(
-            f"inner products of vectors as long as {longest:.3g} do not fit into {vectors.dtype} "
-            f"(longest possible: {limit:.3g}); normalize=True compares by cosine instead"
-        )
-    return vectors
+def checked_ks(name: str, ks: Sequence[int]) -> tuple[int, ...]:
+    """The k of a figure at k, each once.
 
-
-def _unit_vectors(vectors: Tensor) -> Tensor:
-    # Divided by the largest entry first: the squares in the length could overflow or vanish otherwise.
-    largest = vectors.abs().amax(dim=1, keepdim=True)
-    vectors = vectors / torch.where(largest > 0, largest, 1)
-    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return vectors / torch.where(length > 0, length, 1)
-
-
-def _checked_recall_at(recall_at: Sequence[int]) -> tuple[int, ...]:
-    wrong = [k for k in recall_at if not isinstance(k, int) or isinstance(k, bool) or k < 1]
+    Raises:
+        ValueError: One is no integer of at least 1.
+    """
+    wrong = [k for k in ks if not isinstance(k, int) or isinstance(k, bool) or k < 1]
     if wrong:
-        raise ValueError(f"recall_at must hold integers of at least 1, but got {wrong[0]!r} in {recall_at!r}")
-    return tuple(dict.fromkeys(recall_at))
+        raise ValueError(f"{name} must hold integers of at least 1, but got {wrong[0]!r} in {ks!r}")
+    return tuple(dict.fromkeys(ks))
 
 
-def _check(name: str, vectors: Tensor, labels_name: str, labels: Tensor) -> None:
-    if vectors.dim() != 2 or not vectors.is_floating_point():
-        raise ValueError(
-            f"{name} must be floats of shape (number, dim), "
-            f"but got {vectors.dtype} of shape {tuple(vectors.shape)}"
-        )
-    if vectors.numel() == 0:
-        raise ValueError(f"{name} must not be empty, but got shape {tuple(vectors.shape)}")
-    if labels.shape != vectors.shape[:1]:
-        raise ValueError(
-            f"{labels_name} must have shape ({len(vectors)},), one for each row of {name}, "
-            f"but got shape {tuple(labels.shape)}"
-            + (f"; {labels_name}.squeeze(1) would fit" if labels.shape == (len(vectors), 1) else "")
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"{labels_name} must be integers, but got {labels.dtype}")
-    finite = torch.isfinite(vectors).all(dim=1)
-    if not finite.all():
-        bad = (~finite).nonzero().flatten()
-        raise ValueError(
-            f"{name} must be finite, but {len(bad)} of {len(vectors)} rows hold NaN or infinity, "
-            f"the first at position {int(bad[0])}"
-        )
-
-
-def _some(labels: Tensor) -> str:
-    distinct = sorted(set(labels.tolist()))
+def some_values(labels: Tensor) -> str:
+    """Some of the distinct labels, for a message."""
+    distinct = torch.unique(labels).tolist()
     more = f", ... ({len(distinct)} different ones)" if len(distinct) > 5 else ""
     return ", ".join(map(str, distinct[:5])) + more

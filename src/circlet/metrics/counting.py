@@ -1,0 +1,54 @@
+"""How many of a tile's similarities stand before given ones: a rank is a count, and needs no sort."""
+
+import torch
+from torch import Tensor
+
+
+def add_counts_before(
+    counts: Tensor, tile: Tensor, items: Tensor, thresholds: Tensor, positions: Tensor, dim: int
+) -> None:
+    """Add to each count how many items of a tile stand before an item of the gallery.
+
+    Before it stand higher similarities, and equal ones of a lower index.
+
+    Args:
+        counts: (slots, queries) float64, added to.
+        tile: Similarities; along `dim` lie gallery items, along the other dimension the queries.
+        items: (items,) int64, rising: where in the gallery the tile's items are.
+        thresholds: (slots, queries) similarities, falling from slot to slot.
+        positions: (slots, queries) int64: where in the gallery the items of these similarities are.
+        dim: 1, or 0 for a tile whose rows are gallery items.
+    """
+    first, last = items[0], items[-1]
+    # Where all of the tile comes earlier in the gallery, equal similarities count as higher ones.
+    below = torch.nextafter(thresholds, torch.full_like(thresholds, -torch.inf))
+    _add_counts_above(counts, tile, torch.where(positions > last, below, thresholds), dim)
+    among = ((positions > first) & (positions <= last)).nonzero()
+    for some in torch.split(among, max(1, tile.shape[1 - dim])):
+        slot, query = some.unbind(dim=1)
+        similarities = tile.index_select(1 - dim, query)
+        ties = (similarities if dim == 1 else similarities.T) == thresholds[slot, query, None]
+        if ties.any():
+            ties &= items < positions[slot, query, None]
+            counts.index_put_((slot, query), ties.sum(dim=1).to(counts.dtype), accumulate=True)
+
+
+def _add_counts_above(counts: Tensor, tile: Tensor, thresholds: Tensor, dim: int) -> None:
+    queries: Tensor | None = None
+    indicator = torch.empty_like(tile)
+    # From the lowest threshold on: where nothing is above it, nothing is above the others.
+    for slot in range(len(thresholds) - 1, -1, -1):
+        threshold = thresholds[slot] if queries is None else thresholds[slot, queries]
+        # Sums of floats are several times faster than sums of booleans.
+        found = torch.gt(tile, threshold.unsqueeze(dim), out=indicator).sum(dim=dim)
+        if queries is None:
+            counts[slot] += found
+        else:
+            counts[slot, queries] += found
+        active = found.nonzero()[:, 0]
+        if len(active) == 0:
+            return
+        if 4 * len(active) < len(found):
+            queries = active if queries is None else queries[active]
+            tile = tile.index_select(1 - dim, active)
+            indicator = torch.empty_like(tile)
