@@ -5,15 +5,23 @@ from circlet.metrics.multi_query import pooled_queries
 from circlet.metrics.per_query import PerQuery
 from circlet.metrics.reidentification import Reidentification, reidentification
 from circlet.metrics.retrieval import Retrieval, retrieval
+from circlet.metrics.roc import Roc
+from circlet.metrics.templates import Templates, templates
+from circlet.metrics.verification import Verification, verification
 
 __all__ = [
     "Identification",
     "PerQuery",
     "Reidentification",
     "Retrieval",
+    "Roc",
+    "Templates",
+    "Verification",
     "identification",
     "pooled_queries",
     "reidentification",
     "replaced_by_mean",
     "retrieval",
+    "templates",
+    "verification",
 ]
