@@ -81,5 +81,5 @@ def test_what_does_not_fit_is_named(options: dict[str, Tensor], message: str) ->
 
 def test_unknown_templates_are_named() -> None:
     pooled = templates(FEATURES, IDS, IDS)
-    with pytest.raises(ValueError, match="2 of 3 .* in second are unknown, the first is 9 at position 1"):
+    with pytest.raises(ValueError, match=r"2 of 3 .* in second are unknown, the first is 9 at position 1"):
         pooled.scores(torch.tensor([0, 1, 2]), torch.tensor([0, 9, 8]))

@@ -4,6 +4,7 @@ from circlet.metrics.identification import Identification, identification, repla
 from circlet.metrics.multi_query import pooled_queries
 from circlet.metrics.per_query import PerQuery
 from circlet.metrics.reidentification import Reidentification, reidentification
+from circlet.metrics.reranking import Reranked, k_reciprocal_rerank, query_expansion
 from circlet.metrics.retrieval import Retrieval, retrieval
 from circlet.metrics.roc import Roc
 from circlet.metrics.templates import Templates, templates
@@ -13,12 +14,15 @@ __all__ = [
     "Identification",
     "PerQuery",
     "Reidentification",
+    "Reranked",
     "Retrieval",
     "Roc",
     "Templates",
     "Verification",
     "identification",
+    "k_reciprocal_rerank",
     "pooled_queries",
+    "query_expansion",
     "reidentification",
     "replaced_by_mean",
     "retrieval",
