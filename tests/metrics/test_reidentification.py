@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from circlet.metrics import Reidentification, pooled_queries, reidentification, retrieval
+from circlet.metrics import (
+    Reidentification,
+    k_reciprocal_rerank,
+    pooled_queries,
+    reidentification,
+    retrieval,
+)
 from circlet.metrics.reidentification import average_precisions
 from circlet.metrics.same_label import NO_RANK
 
@@ -162,6 +168,37 @@ def test_without_cameras_it_is_retrieval_from_a_gallery() -> None:
     assert result.mean_average_precision == other.mean_average_precision
     assert result.rank_at == other.recall_at
     assert result.same_camera == 0
+
+
+def test_re_ranked_distances_take_the_place_of_similarities() -> None:
+    generator = torch.Generator().manual_seed(12)
+    centres = torch.randn(9, 6, generator=generator)
+    ids, gallery_ids = torch.randint(-1, 9, (110,), generator=generator).split([30, 80])
+    query, gallery = (
+        centres[some.clamp_min(0)] + 0.8 * torch.randn(len(some), 6, generator=generator)
+        for some in (ids, gallery_ids)
+    )
+    cameras, gallery_cameras = torch.randint(3, (110,), generator=generator).split([30, 80])
+    reranked = k_reciprocal_rerank(query, gallery, k1=8, k2=3)
+    result = reidentification(query, ids, cameras, gallery, gallery_ids, gallery_cameras, reranked=reranked)
+    precisions = []
+    distances = reranked.full()
+    for number in range(30):
+        items = [
+            item
+            for item in distances[number].argsort(stable=True).tolist()
+            if gallery_ids[item] != -1
+            and not (gallery_ids[item] == ids[number] and gallery_cameras[item] == cameras[number])
+        ]
+        hits = [rank for rank, item in enumerate(items, 1) if gallery_ids[item] == ids[number] > 0]
+        if hits:
+            precisions.append(sum(at / rank for at, rank in enumerate(hits, 1)) / len(hits))
+    assert result.mean_average_precision == pytest.approx(sum(precisions) / len(precisions))
+    assert result.queries == len(precisions)
+    with pytest.raises(ValueError, match=r"reranked is of 30 queries and 80 .*, but there are 30 and 79"):
+        reidentification(query, ids, None, gallery[1:], gallery_ids[1:], None, reranked=reranked)
+    with pytest.raises(ValueError, match="leave reranked out"):
+        reidentification(query, ids, None, gallery, gallery_ids, None, reranked=reranked, single_shots=2)
 
 
 def single_shot_by_loops(queries: Side, gallery: Side, repeats: int, seed: int) -> dict[int, float]:

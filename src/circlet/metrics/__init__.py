@@ -1,5 +1,6 @@
 """How good embeddings are: figures that follow from how they rank each other."""
 
+from circlet.metrics.clustering import Agreement, Clustering, cluster_agreement, clustering
 from circlet.metrics.identification import Identification, identification, replaced_by_mean
 from circlet.metrics.multi_query import pooled_queries
 from circlet.metrics.per_query import PerQuery
@@ -11,6 +12,8 @@ from circlet.metrics.templates import Templates, templates
 from circlet.metrics.verification import Verification, verification
 
 __all__ = [
+    "Agreement",
+    "Clustering",
     "Identification",
     "PerQuery",
     "Reidentification",
@@ -19,6 +22,8 @@ __all__ = [
     "Roc",
     "Templates",
     "Verification",
+    "cluster_agreement",
+    "clustering",
     "identification",
     "k_reciprocal_rerank",
     "pooled_queries",

@@ -6,7 +6,7 @@ by itself: the positives, and what is left out. Of all others it is counted how 
 positive, tile by tile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +50,8 @@ class Search:
             by index.
         query_cameras, gallery_cameras: int64. Gallery items of the query's label and camera are left out.
             None leaves nothing out.
+        similarities: Gives those of some queries (some,) as a new tensor (some, gallery), in place of inner
+            products.
     """
 
     queries: Tensor
@@ -59,6 +61,7 @@ class Search:
     leave_one_out: bool = False
     query_cameras: Tensor | None = None
     gallery_cameras: Tensor | None = None
+    similarities: Callable[[Tensor], Tensor] | None = None
 
     def same_label(self, queries: Tensor, members: Tensor) -> Tensor:
         """Which gallery items (some, most) of the label of some queries (some,) are their positives."""
@@ -102,6 +105,7 @@ class _Ranking:
         most = same_label.most(queue)
         if (
             search.leave_one_out
+            and search.similarities is None
             and len(self._shared) == 0
             and most <= self._sizes.most_counted
             and most * len(search.queries) <= self._sizes.most_held
@@ -116,6 +120,8 @@ class _Ranking:
     def _block_size(self, most: int) -> int:
         """How many queries at once, where a query has so many gallery items of its label."""
         size = min(self._sizes.rows, self._sizes.block_bytes // (64 * most))
+        if self._search.similarities is not None:
+            size = min(size, self._sizes.block_bytes // (16 * len(self._search.gallery)))
         if self._by_bins(most):
             size = min(size, self._sizes.block_bytes // (4 * len(self._search.gallery)))
         if len(self._shared) > 0:
@@ -128,11 +134,27 @@ class _Ranking:
     def _one_way(self, block: Tensor) -> Iterator[Ranks]:
         """Some queries against the whole gallery."""
         queries = self._search.queries[block]
+        if self._search.similarities is not None:
+            yield from self._given(block, queries, self._search.similarities(block))
+            return
         shared = self._similarities_of_shared(queries)
         positives = self._same_label.of(block, queries, self._search.gallery, (self._shared, shared))
         if positives.most > 0:
             count = self._counts_by_bins if self._by_bins(positives.most) else self._counts_by_tiles
             yield positives.ranks(count(positives, queries, shared))
+
+    def _given(self, block: Tensor, queries: Tensor, similarities: Tensor) -> Iterator[Ranks]:
+        """Some queries whose similarities to the gallery are there."""
+        gallery = self._search.gallery
+        everything = torch.arange(len(gallery), device=gallery.device)
+        positives = self._same_label.of(block, queries, gallery, (everything, similarities))
+        if positives.most > 0:
+            similarities = similarities.scatter_(1, positives.members, -torch.inf)
+            counts = torch.zeros_like(positives.thresholds, dtype=torch.float64)
+            for columns in _slices(0, len(gallery), self._sizes.columns):
+                tile, items = similarities[:, columns], everything[columns]
+                add_counts_before(counts, tile, items, positives.thresholds, positives.positions, dim=1)
+            yield positives.ranks(counts)
 
     def _counts_by_tiles(self, positives: Positives, queries: Tensor, shared: Tensor) -> Tensor:
         gallery, thresholds, positions = self._search.gallery, positives.thresholds, positives.positions

@@ -1,6 +1,6 @@
 """Re-identification figures: CMC, mAP and mINP, with cameras, junk and distractors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from circlet.metrics.per_query import PerQuery
 from circlet.metrics.ranks import Search, ranks_of_positives
+from circlet.metrics.reranking import Reranked
 from circlet.metrics.retrieval import checked_ks, some_values
 from circlet.metrics.same_label import NO_RANK
 from circlet.metrics.single_shot import first_ranks_of_single_shots
@@ -91,6 +92,7 @@ def reidentification(
     without_positive: Literal["skip", "zero"] = "skip",
     single_shots: int = 0,
     seed: int = 0,
+    reranked: Reranked | None = None,
     normalize: bool = True,
 ) -> Reidentification:
     """Rank the gallery for every query by the rules of Market-1501 and its kin.
@@ -118,6 +120,8 @@ def reidentification(
             query and so many times (CUHK03's first protocol; 10 in torchreid and fast-reid). The other
             figures are of the whole gallery.
         seed: Of these draws.
+        reranked: Distances of the same queries and gallery, from `k_reciprocal_rerank`, to rank by in place
+            of the similarities.
         normalize: Compare by cosine; False by inner products.
 
     Raises:
@@ -150,6 +154,14 @@ def reidentification(
         missing = "query_cameras" if query_cameras is None else "gallery_cameras"
         raise ValueError(f"{missing} is None, but the other side has cameras; give both, or None for both")
 
+    if reranked is not None and (reranked.queries, reranked.gallery_size) != (len(query), len(gallery)):
+        raise ValueError(
+            f"reranked is of {reranked.queries} queries and {reranked.gallery_size} gallery items, but there "
+            f"are {len(query)} and {len(gallery)}"
+        )
+    if reranked is not None and single_shots:
+        raise ValueError("single_shots ranks by similarities: leave reranked out")
+
     device, dtype = query.device, common_dtype(query, gallery)
     ids, gallery_ids = query_ids.to(device, torch.int64), gallery_ids.to(device, torch.int64)
     kept = (gallery_ids != JUNK).nonzero()[:, 0]
@@ -164,6 +176,7 @@ def reidentification(
         kept_ids,
         query_cameras=None if query_cameras is None else query_cameras.to(device, torch.int64)[asked],
         gallery_cameras=None if gallery_cameras is None else gallery_cameras.to(device, torch.int64)[kept],
+        similarities=None if reranked is None else _by_reranked(reranked, asked, kept),
     )
     with torch.autocast(device.type, enabled=False):
         first, figures = _of_each_query(search, len(query), asked, average_precision)
@@ -200,6 +213,10 @@ def reidentification(
         single_shots=single_shots,
         per_query=per_query,
     )
+
+
+def _by_reranked(reranked: Reranked, asked: Tensor, kept: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda queries: -reranked.distances(asked[queries])[:, kept]
 
 
 def _of_each_query(
