@@ -10,7 +10,7 @@ from circlet.errors import CircletError
 # command: (module that has `main(arguments)`, what it does)
 _COMMANDS = {
     "train": ("circlet.training.commands", "train an embedding by a recipe, or continue a run"),
-    "evaluate": ("circlet.training.commands", "measure a run on its held-out pictures"),
+    "evaluate": ("circlet.evaluation.commands", "measure a run, or embeddings from anywhere, by a protocol"),
     "report": ("circlet.training.commands", "write the page that shows a run"),
 }
 

@@ -305,6 +305,7 @@ def test_the_result_is_frozen_and_ready_for_json() -> None:
         "queries": 2,
         "skipped_queries": 2,
         "gallery_size": 4,
+        "precision_at_recall": [0.75] * 101,
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.map_at_r = 1.0  # type: ignore[misc]
@@ -395,3 +396,13 @@ def test_figures_of_each_query_have_the_means_and_nan_where_nothing_is_to_be_fou
             )
             assert float(result.per_query.figures["map_at_r"][query]) == pytest.approx(alone.map_at_r)
             assert float(result.per_query.figures["recall@3"][query]) == alone.recall_at[3]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any))
+def test_precision_at_recall(relevant: list[bool]) -> None:
+    ranks = {rank for rank, hit in enumerate(relevant, start=1) if hit}
+    curve = with_hits_at(ranks, len(relevant)).precision_at_recall
+    hits = [sum(relevant[:rank]) for rank in range(1, len(relevant) + 1)]
+    for level in range(101):
+        later = [hit / rank for rank, hit in enumerate(hits, start=1) if 100 * hit >= level * len(ranks)]
+        assert curve[level] == pytest.approx(max(later))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from circlet.metrics.per_query import PerQuery
+from circlet.metrics.precision_recall import LEVELS, precision_at_recall
 from circlet.metrics.ranks import Search, ranks_of_positives
 from circlet.metrics.reranking import Reranked
 from circlet.metrics.retrieval import checked_ks, some_values
@@ -49,6 +50,7 @@ class Reidentification:
         same_camera: How many pairs of a query and a gallery item were left out, for having one identity and
             one camera.
         single_shots: How often a gallery of one item per identity was drawn for the CMC; 0: not at all.
+        precision_at_recall: Mean over queries of the interpolated precision at recalls of 0, 0.01, ... 1.
         per_query: The figures of each query; "rank@1" and so on for the CMC.
     """
 
@@ -66,6 +68,7 @@ class Reidentification:
     distractors: int
     same_camera: int
     single_shots: int
+    precision_at_recall: tuple[float, ...] = field(repr=False)
     per_query: PerQuery = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +77,7 @@ class Reidentification:
         return fields | {
             "rank_at": {str(k): share for k, share in self.rank_at.items()},
             "cmc": list(self.cmc),
+            "precision_at_recall": list(self.precision_at_recall),
         }
 
 
@@ -179,7 +183,7 @@ def reidentification(
         similarities=None if reranked is None else _by_reranked(reranked, asked, kept),
     )
     with torch.autocast(device.type, enabled=False):
-        first, figures = _of_each_query(search, len(query), asked, average_precision)
+        first, figures, curve = _of_each_query(search, len(query), asked, average_precision)
     found = first < NO_RANK
     if not found.any():
         raise ValueError(_nothing_found(search, query_ids, gallery_ids))
@@ -211,6 +215,7 @@ def reidentification(
         distractors=int((kept_ids == DISTRACTOR).sum()),
         same_camera=_pairs_of_one_camera(search),
         single_shots=single_shots,
+        precision_at_recall=tuple((curve / counted.sum()).tolist()),
         per_query=per_query,
     )
 
@@ -221,10 +226,12 @@ def _by_reranked(reranked: Reranked, asked: Tensor, kept: Tensor) -> Callable[[T
 
 def _of_each_query(
     search: Search, queries: int, asked: Tensor, formula: AveragePrecision
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The rank of the first positive (queries,), `NO_RANK` without one, and the figures, 0 without one."""
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The rank of the first positive (queries,), `NO_RANK` without one; the figures, 0 without one; and the
+    sum over queries of precision at recall."""
     first = torch.full((queries,), NO_RANK)
     precision, penalty = torch.zeros(2, queries, dtype=torch.float64)
+    curve = torch.zeros(LEVELS, dtype=torch.float64)
     if len(asked) > 0:
         for found in ranks_of_positives(search):
             place = asked[found.queries].cpu()
@@ -233,7 +240,8 @@ def _of_each_query(
             used = found.ranks < NO_RANK
             last = torch.where(used, found.ranks, 0).amax(dim=1)
             penalty[place] = (used.sum(dim=1) / last.double()).cpu()
-    return first, {"average_precision": precision, "inverse_negative_penalty": penalty}
+            curve += precision_at_recall(found.ranks).sum(dim=0).cpu()
+    return first, {"average_precision": precision, "inverse_negative_penalty": penalty}, curve
 
 
 def average_precisions(ranks: Tensor, formula: AveragePrecision) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from circlet.metrics.per_query import PerQuery
+from circlet.metrics.precision_recall import LEVELS, precision_at_recall
 from circlet.metrics.ranks import Search, ranks_of_positives
 from circlet.metrics.same_label import NO_RANK
 from circlet.metrics.vectors import (
@@ -34,6 +35,7 @@ class Retrieval:
         skipped_queries: How many queries have no positive in the gallery and are in no mean.
         gallery_size: How many items the gallery has; with leave-one-out this counts the query itself,
             although it is not compared with itself.
+        precision_at_recall: Mean over queries of the interpolated precision at recalls of 0, 0.01, ... 1.
         per_query: The figures of each query, for means by class or by groups of one's own, and for bootstrap
             intervals. Its names are those of the means, "recall@1" and "precision@10" for a k of 1 and 10.
     """
@@ -46,11 +48,13 @@ class Retrieval:
     queries: int
     skipped_queries: int
     gallery_size: int
+    precision_at_recall: tuple[float, ...] = field(repr=False)
     per_query: PerQuery = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields but those of each query, ready for JSON: the keys of `recall_at` are strings."""
         fields = {name: value for name, value in vars(self).items() if name != "per_query"}
+        fields["precision_at_recall"] = list(self.precision_at_recall)
         by_k = ("recall_at", "precision_at")
         return fields | {name: {str(k): share for k, share in fields[name].items()} for name in by_k}
 
@@ -129,7 +133,7 @@ def retrieval(
         leave_one_out,
     )
     with torch.autocast(device.type, enabled=False):
-        per_query = _per_query(search, recalls, precisions)
+        per_query, curve = _per_query(search, recalls, precisions)
     used = int(per_query.counted.sum())
     if used == 0:
         what = "shares its label with another" if leave_one_out else "has a label that is in the gallery"
@@ -148,14 +152,17 @@ def retrieval(
         queries=used,
         skipped_queries=len(labels) - used,
         gallery_size=len(gallery),
+        precision_at_recall=tuple((curve / used).tolist()),
         per_query=per_query,
     )
 
 
-def _per_query(search: Search, recalls: Sequence[int], precisions: Sequence[int]) -> PerQuery:
+def _per_query(search: Search, recalls: Sequence[int], precisions: Sequence[int]) -> tuple[PerQuery, Tensor]:
+    """The figures, and the sum over queries of precision at recall."""
     names = ["average_precision", "map_at_r", "r_precision"]
     names += [f"recall@{k}" for k in recalls] + [f"precision@{k}" for k in precisions]
     figures = torch.full((len(names), len(search.queries)), torch.nan, dtype=torch.float64)
+    curve = torch.zeros(LEVELS, dtype=torch.float64)
     for found in ranks_of_positives(search):
         ranks, used = found.ranks, found.ranks < NO_RANK
         number = used.sum(dim=1)
@@ -171,7 +178,8 @@ def _per_query(search: Search, recalls: Sequence[int], precisions: Sequence[int]
                 *((ranks <= k).sum(dim=1) / float(k) for k in precisions),
             ]
         ).cpu()
-    return PerQuery(dict(zip(names, figures, strict=True)))
+        curve += precision_at_recall(ranks).sum(dim=0).cpu()
+    return PerQuery(dict(zip(names, figures, strict=True))), curve
 
 
 def checked_ks(name: str, ks: Sequence[int]) -> tuple[int, ...]:

@@ -61,9 +61,14 @@ def evaluate_run(run: Run, console: Console) -> Record:
     splits = np.array(held_out.manifest.table["split"].to_list())
     paths = np.array([str(path) for path in held_out.manifest.paths()])
     rows = embedded.rows.numpy()
+    table = held_out.manifest.table
+    cameras = {}
+    if "camera" in table.columns:
+        cameras["cameras"] = np.array([str(camera or "") for camera in table["camera"].to_list()])[rows]
     with written_whole(run.embeddings) as path:
         np.savez(
             path,
+            **cameras,
             embeddings=torch.nn.functional.normalize(embedded.embeddings).numpy(),
             labels=labels[embedded.rows].numpy(),
             paths=paths[rows],

@@ -1,0 +1,124 @@
+"""The command evaluate."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from circlet.errors import CircletError
+from circlet.evaluation.embeddings import read_embeddings
+from circlet.evaluation.protocols import PROTOCOLS, Outcome
+from circlet.training import commands as training_commands
+
+_FIGURES = ("svg", "png", "pdf")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """circlet evaluate RUN, or circlet evaluate RUN|EMBEDDINGS --protocol NAME [--key value ...]"""
+    parser = argparse.ArgumentParser(
+        prog="circlet evaluate",
+        description="Measure a run on its held-out pictures; with --protocol, the embeddings of a run, or of "
+        "any file (.npy, .npz, .parquet, .safetensors), by a named protocol.",
+        epilog="`circlet evaluate --protocol NAME --help` prints the options of a protocol. Results are "
+        "written as results.json and figures beside the table that is shown.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("target", nargs="?", type=Path, help="the folder of a run, or a file of embeddings")
+    parser.add_argument("-h", "--help", action="store_true", help="show this, or the options of a protocol")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="what is measured")
+    parser.add_argument("--gallery", type=Path, help="a file of embeddings that the others are compared with")
+    parser.add_argument(
+        "--labels", type=Path, help="labels of a .npy file: .npy, or text with one in each line"
+    )
+    parser.add_argument("--gallery_labels", type=Path, help="the same for the gallery")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: said at the end)")
+    parser.add_argument(
+        "--figures",
+        nargs="*",
+        choices=_FIGURES,
+        default=["svg", "png"],
+        help="formats of the figures; none after it writes none",
+    )
+    given, options = parser.parse_known_args(arguments)
+    if given.protocol is None:
+        if given.help:
+            parser.print_help()
+            return
+        if given.target is None or not given.target.is_dir():
+            parser.error(
+                f"which protocol? A run alone needs none; {given.target or 'a file of embeddings'} needs "
+                f"--protocol with {', '.join(PROTOCOLS)}"
+            )
+        training_commands.evaluate([str(given.target), *options])
+        return
+    protocol = PROTOCOLS[given.protocol]
+    of_protocol = _parser(given.protocol, protocol)
+    if given.help:
+        of_protocol.print_help()
+        return
+    if given.target is None:
+        parser.error("which embeddings? Give the folder of a run, or a file")
+    chosen = of_protocol.parse_args(options).as_dict()
+    items = read_embeddings(given.target, labels=given.labels)
+    gallery = None if given.gallery is None else read_embeddings(given.gallery, labels=given.gallery_labels)
+    output = given.output or _default_output(given.target, given.protocol)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CircletError(f"{output} can't be made: {error}. Choose another folder with --output") from error
+    try:
+        outcome = protocol(items, gallery, **chosen)
+    except ValueError as error:
+        raise (
+            error if isinstance(error, CircletError) else CircletError(f"{items.source}: {error}")
+        ) from error
+    _show(given.protocol, items.source, outcome)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
+    results = {
+        "protocol": given.protocol,
+        "embeddings": str(given.target),
+        "gallery": None if given.gallery is None else str(given.gallery),
+        "settings": settings,
+        "results": outcome.figures,
+    }
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for name, chart in outcome.charts.items():
+        for ending in given.figures:
+            chart.save(str(output / f"{name}.{ending}"))
+    print(
+        f"written to {output}: results.json"
+        + "".join(f", {name}" for name in outcome.charts if given.figures)
+    )
+
+
+def _parser(name: str, protocol: Callable[..., Outcome]) -> ArgumentParser:
+    summary = (protocol.__doc__ or "").split("\n")[0]
+    parser = ArgumentParser(
+        prog=f"circlet evaluate RUN|EMBEDDINGS --protocol {name}", description=summary, allow_abbrev=False
+    )
+    parser.add_function_arguments(protocol, skip={"items", "gallery"})
+    return parser
+
+
+def _default_output(target: Path, protocol: str) -> Path:
+    if target.is_dir():
+        return target / "evaluations" / protocol
+    return Path("evaluations") / f"{target.stem}-{protocol}"
+
+
+def _show(protocol: str, source: str, outcome: Outcome) -> None:
+    table = Table(title=f"{protocol} of {source}", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in outcome.rows:
+        table.add_row(Text(name), Text(value))
+    console = Console(highlight=False)
+    console.print(table)
+    for note in outcome.notes:
+        console.print(note, markup=False, soft_wrap=True)
