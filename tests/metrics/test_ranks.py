@@ -9,9 +9,11 @@ from torch import Tensor
 from circlet.metrics.bins import counts_before_by_bins
 from circlet.metrics.ranks import Search, Sizes, ranks_of_positives
 from circlet.metrics.same_label import NO_RANK
+from circlet.metrics.scratch import Scratch
 from circlet.metrics.vectors import first_equal_row
 
 WHOLE = Sizes()
+SCRATCH = Scratch(torch.device("cpu"))
 CLASSES = st.integers(1, 9)
 SIZES = {
     "small tiles, both ways": Sizes(rows=3, columns=5),
@@ -147,7 +149,7 @@ def test_bins_count_what_stands_before(seed: int, items: int, rows: int, values:
     used = torch.rand(rows, slots, generator=generator) < 0.7
     used[:, -1] = True
     thresholds = torch.where(used.long().cummax(dim=1).values > 0, thresholds, torch.inf)
-    counts = counts_before_by_bins(similarities, thresholds, positions)
+    counts = counts_before_by_bins(similarities, thresholds, positions, SCRATCH)
     for row in range(rows):
         for slot in range(slots):
             if thresholds[row, slot] < torch.inf:
@@ -164,7 +166,7 @@ def test_a_range_of_similarities_far_from_one() -> None:
     for scale in (1e-30, 1e-3, 1e15):
         similarities = torch.tensor([[3.0, 1.0, 2.0, 2.5, 0.0, -4.0]]) * scale
         thresholds = torch.tensor([[torch.inf, 2.75, 2.0, -3.0]]) * scale
-        counts = counts_before_by_bins(similarities, thresholds, torch.tensor([[0, 0, 3, 2]]))
+        counts = counts_before_by_bins(similarities, thresholds, torch.tensor([[0, 0, 3, 2]]), SCRATCH)
         assert counts[0, 1:].tolist() == [1, 3, 5]
 
 

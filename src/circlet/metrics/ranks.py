@@ -15,6 +15,7 @@ from torch import Tensor
 from circlet.metrics.bins import counts_before_by_bins
 from circlet.metrics.counting import add_counts_before
 from circlet.metrics.same_label import Positives, Ranks, SameLabel, fill_pairs
+from circlet.metrics.scratch import Scratch
 from circlet.metrics.vectors import first_equal_row
 
 
@@ -91,6 +92,7 @@ def ranks_of_positives(search: Search, sizes: Sizes | None = None) -> Iterator[R
 class _Ranking:
     def __init__(self, search: Search, sizes: Sizes) -> None:
         self._search, self._sizes = search, sizes
+        self._scratch = Scratch(search.gallery.device)
         self._first_equal = first_equal_row(search.gallery)
         self._shared = _shared_between_labels(self._first_equal, search.gallery_labels)
         self._same_label = SameLabel(
@@ -174,11 +176,14 @@ class _Ranking:
         return counts
 
     def _counts_by_bins(self, positives: Positives, queries: Tensor, shared: Tensor) -> Tensor:
-        similarities = queries @ self._search.gallery.T
+        gallery = self._search.gallery
+        similarities = self._scratch.take("rows", (len(queries), len(gallery)), queries.dtype)
+        for columns in _slices(0, len(gallery), self._sizes.columns):  # quicker than all at once
+            torch.mm(queries, gallery[columns].T, out=similarities[:, columns])
         similarities[:, self._shared] = shared
         similarities.scatter_(1, positives.members, -torch.inf)
         thresholds, positions = positives.thresholds.T.contiguous(), positives.positions.T.contiguous()
-        return counts_before_by_bins(similarities, thresholds, positions).T
+        return counts_before_by_bins(similarities, thresholds, positions, self._scratch).T
 
     def _both_ways(self) -> Iterator[Ranks]:
         """Each query against all later ones, for both of them: half the products."""
