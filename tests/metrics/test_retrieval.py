@@ -78,7 +78,7 @@ def cosines(vectors: Tensor, others: Tensor) -> list[list[float]]:
 
 def with_hits_at(ranks: set[int], size: int) -> Retrieval:
     """One query whose positives stand at these ranks of a gallery, which itself is in mixed order."""
-    mixed = [(7 * place) % size for place in range(size)]
+    mixed = torch.randperm(size, generator=torch.Generator().manual_seed(size)).tolist()
     angles = torch.tensor(mixed, dtype=torch.float32) * (math.pi / size)
     gallery = torch.stack([angles.cos(), angles.sin()], dim=1)
     gallery_labels = torch.tensor([int(place + 1 in ranks) for place in mixed])

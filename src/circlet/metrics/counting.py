@@ -27,10 +27,14 @@ def add_counts_before(
     for some in torch.split(among, max(1, tile.shape[1 - dim])):
         slot, query = some.unbind(dim=1)
         similarities = tile.index_select(1 - dim, query)
-        ties = (similarities if dim == 1 else similarities.T) == thresholds[slot, query, None]
-        if ties.any():
-            ties &= items < positions[slot, query, None]
-            counts.index_put_((slot, query), ties.sum(dim=1).to(counts.dtype), accumulate=True)
+        limits = thresholds[slot, query]
+        tied = torch.eq(similarities, limits.unsqueeze(dim), out=torch.empty_like(similarities)).sum(dim=dim)
+        for place in torch.split(tied.nonzero()[:, 0], max(1, tile.shape[1 - dim] // 8)):
+            where, which = slot[place], query[place]
+            rows = tile.index_select(1 - dim, which)
+            ties = (rows if dim == 1 else rows.T) == limits[place, None]
+            ties &= items < positions[where, which, None]
+            counts.index_put_((where, which), ties.sum(dim=1).to(counts.dtype), accumulate=True)
 
 
 def _add_counts_above(counts: Tensor, tile: Tensor, thresholds: Tensor, dim: int) -> None:

@@ -5,7 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from circlet.metrics.vectors import check_choice, check_integers, check_vectors, common_dtype, comparable
+from circlet.metrics.vectors import (
+    check_choice,
+    check_integers,
+    check_vectors,
+    common_dtype,
+    comparable,
+    pair_keys,
+)
 
 
 @torch.no_grad()
@@ -40,8 +47,8 @@ def pooled_queries(
         check_integers(name, values, "more", len(more))
     check_integers("query_ids", query_ids, "the queries", len(query_ids))
     check_integers("query_cameras", query_cameras, "query_ids", len(query_ids))
-    keys = torch.stack([torch.cat([query_ids, more_ids]), torch.cat([query_cameras, more_cameras])], dim=1)
-    names, place = torch.unique(keys, dim=0, return_inverse=True)
+    keys, _ = pair_keys(torch.cat([query_ids, more_ids]), torch.cat([query_cameras, more_cameras]))
+    names, place = torch.unique(keys, return_inverse=True)
     of_query, of_picture = place[: len(query_ids)], place[len(query_ids) :]
     number = torch.bincount(of_picture, minlength=len(names))
     missing = (number[of_query] == 0).nonzero()[:, 0]

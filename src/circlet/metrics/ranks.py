@@ -31,7 +31,7 @@ class Sizes:
         block_bytes: Memory for a block of queries against the whole gallery, or with all their positives.
     """
 
-    rows: int = 512
+    rows: int = 1024
     columns: int = 1024
     most_counted: int = 80
     most_held: int = 2**23

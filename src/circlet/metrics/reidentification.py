@@ -21,6 +21,7 @@ from circlet.metrics.vectors import (
     check_vectors,
     common_dtype,
     comparable,
+    pair_keys,
 )
 
 AveragePrecision = Literal["hits", "trapezoid"]
@@ -266,11 +267,13 @@ def average_precisions(ranks: Tensor, formula: AveragePrecision) -> Tensor:
 def _pairs_of_one_camera(search: Search) -> int:
     if search.query_cameras is None or search.gallery_cameras is None:
         return 0
-    queries = torch.stack([search.query_labels, search.query_cameras], dim=1)
-    gallery = torch.stack([search.gallery_labels, search.gallery_cameras], dim=1)
-    _, place = torch.unique(torch.cat([queries, gallery]), dim=0, return_inverse=True)
-    in_gallery = torch.bincount(place[len(queries) :], minlength=int(place.max()) + 1)
-    return int(in_gallery[place[: len(queries)]].sum())
+    keys, _ = pair_keys(
+        torch.cat([search.query_labels, search.gallery_labels]),
+        torch.cat([search.query_cameras, search.gallery_cameras]),
+    )
+    of_query, of_item = keys.split([len(search.query_labels), len(search.gallery_labels)])  # type: ignore[no-untyped-call]
+    in_gallery = torch.bincount(of_item, minlength=int(keys.max()) + 1)
+    return int(in_gallery[of_query].sum())
 
 
 def _nothing_found(search: Search, query_ids: Tensor, gallery_ids: Tensor) -> str:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circlet.metrics.vectors import check_integers, check_same_dim, check_vectors, common_dtype, comparable
+from circlet.metrics.vectors import (
+    check_integers,
+    check_same_dim,
+    check_vectors,
+    common_dtype,
+    comparable,
+    pair_keys,
+)
 
 _PAIRS_AT_ONCE = 2**15
 
@@ -112,11 +119,11 @@ def templates(
                 f"features, but got shape {tuple(detector_scores.shape)}"
             )
         vectors = vectors * detector_scores.to(vectors.dtype)[:, None]
-    keys = torch.stack([template_ids.long(), media_ids.long()], dim=1)
-    media, of_picture = torch.unique(keys, dim=0, return_inverse=True)
+    keys, media_number = pair_keys(template_ids, media_ids)
+    media, of_picture = torch.unique(keys, return_inverse=True)
     number = torch.bincount(of_picture, minlength=len(media))
     of_media = vectors.new_zeros(len(media), vectors.shape[1]).index_add_(0, of_picture, vectors)
     of_media /= number[:, None]
-    ids, of_template = torch.unique(media[:, 0], return_inverse=True)
-    pooled = vectors.new_zeros(len(ids), vectors.shape[1]).index_add_(0, of_template, of_media)
+    ids = torch.unique(template_ids).long()
+    pooled = vectors.new_zeros(len(ids), vectors.shape[1]).index_add_(0, media // media_number, of_media)
     return Templates(ids, comparable(pooled, pooled.dtype, normalize=True))

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _ROWS_AT_ONCE = 4096
 _MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64  # odd, of 64 random bits: 2^64 over the golden ratio
@@ -116,13 +117,17 @@ def common_dtype(*tensors: Tensor) -> torch.dtype:
 
 def first_equal_row(vectors: Tensor) -> Tensor:
     """For each row the first row that equals it, itself where there is none before; shape (number,)."""
-    bits, dim = torch.int32 if vectors.dtype == torch.float32 else torch.int64, vectors.shape[1]
-    powers = torch.full((dim,), _MULTIPLIER, device=vectors.device).cumprod(dim=0)
+    odd = vectors.dtype == torch.float32 and vectors.shape[1] % 2 == 1
+    words = vectors.shape[1] * vectors.element_size() // 8 + odd
+    powers = torch.full((words,), _MULTIPLIER, device=vectors.device).cumprod(dim=0)
     hashes = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     for some, into in zip(
         torch.split(vectors, _ROWS_AT_ONCE), torch.split(hashes, _ROWS_AT_ONCE), strict=True
     ):
-        into[:] = ((some + 0.0).view(bits).long() * powers).sum(dim=1)  # + 0.0 makes -0.0 a 0.0
+        bits = some + 0.0  # makes -0.0 a 0.0
+        if odd:
+            bits = functional.pad(bits, (0, 1))
+        into[:] = bits.view(torch.int64).mul_(powers).sum(dim=1)
     _, group = torch.unique(hashes, return_inverse=True)
     index = torch.arange(len(vectors), device=vectors.device)
     first = torch.full_like(index, len(vectors)).scatter_reduce_(0, group, index, "amin")[group]
@@ -130,3 +135,13 @@ def first_equal_row(vectors: Tensor) -> Tensor:
         unlike = (vectors[repeated] != vectors[first[repeated]]).any(dim=1)
         first[repeated[unlike]] = repeated[unlike]
     return first
+
+
+def pair_keys(first: Tensor, second: Tensor) -> tuple[Tensor, int]:
+    """One integer for each pair of integers, equal for equal pairs.
+
+    Also what it is to be divided by for the place of the first one among its distinct values.
+    """
+    _, one = torch.unique(first, return_inverse=True)
+    values, other = torch.unique(second, return_inverse=True)
+    return one * len(values) + other, len(values)
