@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 DEMO_RUN := runs/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-metrics clean
 
 # Train an embedding of characters with Circle Loss, measure it on unseen ones, write the page.
 demo: $(INSTALLED)
@@ -24,6 +24,10 @@ lint: $(INSTALLED)
 # Time and memory of the losses beside other implementations of them; hours, unless BENCH_OPTIONS take less.
 bench: $(BENCH_INSTALLED)
 	$(BIN)/python benchmarks/losses.py $(BENCH_OPTIONS)
+
+# Time and memory of the metrics beside the bare matrix product; some 10 minutes and 2 GB of disk.
+bench-metrics: $(INSTALLED)
+	$(BIN)/python benchmarks/metrics.py $(BENCH_OPTIONS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

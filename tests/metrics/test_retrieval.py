@@ -406,3 +406,27 @@ def test_precision_at_recall(relevant: list[bool]) -> None:
     for level in range(101):
         later = [hit / rank for rank, hit in enumerate(hits, start=1) if 100 * hit >= level * len(ranks)]
         assert curve[level] == pytest.approx(max(later))
+
+
+def test_a_million_labels() -> None:
+    generator = torch.Generator().manual_seed(6)
+    gallery = torch.randn(1_000_000, 4, generator=generator)
+    chosen = torch.randint(1_000_000, (40,), generator=generator)
+    queries = gallery[chosen] + 1e-5 * torch.randn(40, 4, generator=generator)
+    result = retrieval(queries, chosen, gallery=gallery, gallery_labels=torch.arange(1_000_000))
+    cosines_of_all = torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(gallery).T
+    own = cosines_of_all.gather(1, chosen[:, None])
+    before = (cosines_of_all > own).sum(dim=1)
+    assert result.recall_at[8] == pytest.approx(float((before < 8).double().mean()), abs=0.051)
+    assert result.queries == 40
+
+
+def test_strides_do_not_matter() -> None:
+    generator = torch.Generator().manual_seed(7)
+    wide = torch.randn(2, 90, 24, generator=generator)
+    vectors, labels = wide[0, :, ::3], torch.arange(180)[::2] // 6
+    assert not vectors.is_contiguous()
+    assert retrieval(vectors, labels) == retrieval(vectors.contiguous(), labels.contiguous())
+    assert retrieval(vectors.T.contiguous().T, labels, normalize=False) == retrieval(
+        vectors.contiguous(), labels, normalize=False
+    )
