@@ -10,8 +10,8 @@ from torch import Tensor
 
 from circlet.metrics.scratch import Scratch
 
-# As many as there are gallery items, so that few share one; no more than a processor's cache holds counts of.
-_MOST_BINS = 2**16
+# As many as there are similarities, so that few share one; no more than a processor's cache holds counts of.
+_FEWEST_BINS, _MOST_BINS = 2**6, 2**16
 _SIMILARITIES_AT_ONCE = 2**20
 
 # To pick one similarity out takes as long as to put some into bins.
@@ -46,11 +46,13 @@ def counts_before_by_bins(
 def _counts(similarities: Tensor, thresholds: Tensor, positions: Tensor, scratch: Scratch) -> Tensor:
     rows, slots = thresholds.shape
     items = similarities.shape[1]
-    number = min(2 ** items.bit_length(), _MOST_BINS)
     row = torch.arange(rows, device=thresholds.device)[:, None]
     used = thresholds < torch.inf
     lowest = torch.where(used[:, -1:], thresholds[:, -1:], 0)
     highest = torch.where(used, thresholds, lowest).amax(dim=1, keepdim=True)
+    place = _not_below(similarities, lowest, scratch)
+    of_each = items if place is None else len(place) // rows
+    number = min(max(2 ** of_each.bit_length(), _FEWEST_BINS), _MOST_BINS)
     scale = (number / (highest - lowest).abs()).clamp_max(1e30)  # abs makes -0.0 a 0.0
 
     def bins_of(values: Tensor, row: Tensor, lowest: Tensor, scale: Tensor, name: str) -> Tensor:
@@ -60,7 +62,6 @@ def _counts(similarities: Tensor, thresholds: Tensor, positions: Tensor, scratch
         bins = scratch.take(name, values.shape, torch.int64).copy_(raised)
         return bins.add_(row * (number + 3))
 
-    place = _not_below(similarities, lowest, scratch)
     if place is None:
         values = similarities
         bins = bins_of(values, row, lowest, scale, "similarities").view(-1)
@@ -72,9 +73,9 @@ def _counts(similarities: Tensor, thresholds: Tensor, positions: Tensor, scratch
     occupied = torch.zeros_like(histogram, dtype=torch.bool)
     occupied[own[used]] = True
     histogram.masked_fill_(occupied, 0)
-    histogram = histogram.view(rows, -1)
-    above = histogram.sum(dim=1, keepdim=True) - histogram.cumsum(dim=1)
-    counts = above.view(-1)[own]
+    below = scratch.take("below", (rows, number + 3), torch.int64)
+    torch.cumsum(histogram.view(rows, -1), dim=1, out=below)
+    counts = below[:, -1:] - below.view(-1)[own]
 
     near = torch.index_select(occupied, 0, bins).nonzero()[:, 0]
     values = values.reshape(-1)[near]
