@@ -14,7 +14,8 @@ from circlet.metrics.vectors import (
     pair_keys,
 )
 
-_PAIRS_AT_ONCE = 2**15
+# Two gathers of so many vectors of 512 stay near the processor; many more take several times as long.
+_PAIRS_AT_ONCE = 2**11
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Templates:
     vectors: Tensor
 
     def scores(self, first: Tensor, second: Tensor) -> Tensor:
-        """The cosines of pairs of templates, some at a time.
+        """The cosines of pairs of templates: `template_scores` of these.
 
         Args:
             first, second: (pairs,) integers: the ids of the templates of each pair.
@@ -41,31 +42,11 @@ class Templates:
         Raises:
             ValueError: Shapes or dtypes are not as said, or an id is unknown.
         """
-        check_integers("first", first, "first", len(first))
-        check_integers("second", second, "first", len(first))
-        scores = self.vectors.new_empty(len(first))
-        places = [self._places(name, ids) for name, ids in (("first", first), ("second", second))]
-        for start in range(0, len(first), _PAIRS_AT_ONCE):
-            some = slice(start, start + _PAIRS_AT_ONCE)
-            one, other = (self.vectors[place[some]] for place in places)
-            scores[some] = (one * other).sum(dim=1)
-        return scores
-
-    def _places(self, name: str, ids: Tensor) -> Tensor:
-        ids = ids.to(self.ids.device, torch.int64)
-        place = torch.searchsorted(self.ids, ids).clamp_max(len(self.ids) - 1)
-        unknown = (self.ids[place] != ids).nonzero()[:, 0]
-        if len(unknown) > 0:
-            at = int(unknown[0])
-            raise ValueError(
-                f"{len(unknown)} of {len(ids)} template ids in {name} are unknown, the first is "
-                f"{int(ids[at])} at position {at}: no picture has it as its template"
-            )
-        return place
+        return _scores(self, {"first": first, "second": second}, _PAIRS_AT_ONCE)
 
 
 @torch.no_grad()
-def templates(
+def pool_templates(
     features: Tensor,
     template_ids: Tensor,
     media_ids: Tensor,
@@ -78,16 +59,22 @@ def templates(
 
     A picture's feature, with its mirror image's added, is kept as long as it is or brought to length 1, and
     multiplied by the detector's score. Of features of one medium (a video) within a template the mean is
-    taken; the media are summed; the sum is brought to length 1. The three switches change the table: state
-    them with it.
+    taken; the media are summed; the sum is brought to length 1. A sum of zeros stays zeros. The order of the
+    pictures changes nothing but the rounding. Memory is up to four times that of the features.
+
+    The three switches are those of `eval_ijbc.py`, which by default has them all: F2, N1, D1. They change the
+    table: state them with it.
 
     Args:
-        features: (pictures, dim), as the network gives them.
+        features: (pictures, dim), any float dtype, as the network gives them: not brought to length 1.
         template_ids: (pictures,) integers.
-        media_ids: (pictures,) integers.
+        media_ids: (pictures,) integers. A medium that is in two templates counts in each on its own.
         flipped: (pictures, dim) features of the mirror images, to be added (F2); None: without (F0).
         keep_norm: Long features count more (N1). False brings each to length 1 first (N0).
         detector_scores: (pictures,) to multiply with (D1); None: without (D0).
+
+    Returns:
+        A vector for each template, in float32; in float64 for float64 features.
 
     Raises:
         ValueError: Shapes, dtypes or values are not as said.
@@ -96,8 +83,8 @@ def templates(
         insightface, `eval_ijbc.py`; Maze et al., "IARPA Janus Benchmark-C", ICB 2018.
 
     Example:
-        >>> pooled = templates(features, template_ids, media_ids, flipped=flipped, detector_scores=scores)
-        >>> result = verification(pooled.scores(first, second), same, folds=0)
+        >>> pooled = pool_templates(features, of, media, flipped=flipped, detector_scores=detected)
+        >>> result = verification(template_scores(pooled, first, second), same, folds=None)
         >>> result.tar_at_far[1e-4]
     """
     check_vectors("features", features)
@@ -113,10 +100,16 @@ def templates(
     if not keep_norm:
         vectors = comparable(vectors, vectors.dtype, normalize=True)
     if detector_scores is not None:
-        if detector_scores.shape != (len(features),) or not torch.isfinite(detector_scores).all():
+        if detector_scores.shape != (len(features),):
             raise ValueError(
-                f"detector_scores must be finite and of shape ({len(features)},), one for each row of "
-                f"features, but got shape {tuple(detector_scores.shape)}"
+                f"detector_scores must be of shape ({len(features)},), one for each row of features, "
+                f"but got shape {tuple(detector_scores.shape)}"
+            )
+        bad = (~torch.isfinite(detector_scores)).nonzero()[:, 0]
+        if len(bad) > 0:
+            at = int(bad[0])
+            raise ValueError(
+                f"detector_scores must be finite, but got {detector_scores[at].item()} at position {at}"
             )
         vectors = vectors * detector_scores.to(vectors.dtype)[:, None]
     keys, media_number = pair_keys(template_ids, media_ids)
@@ -127,3 +120,68 @@ def templates(
     ids = torch.unique(template_ids).long()
     pooled = vectors.new_zeros(len(ids), vectors.shape[1]).index_add_(0, media // media_number, of_media)
     return Templates(ids, comparable(pooled, pooled.dtype, normalize=True))
+
+
+# The name that went before.
+templates = pool_templates
+
+
+def template_scores(
+    templates: Templates, first_ids: Tensor, second_ids: Tensor, *, chunk: int = _PAIRS_AT_ONCE
+) -> Tensor:
+    """The cosines of pairs of templates: the inner products of their vectors.
+
+    Some pairs are compared at a time. Working memory is 2 x chunk x dim numbers, and some 40 bytes a pair; it
+    does not grow with pairs x dim. A pair's score depends neither on the chunk nor on which one is first.
+
+    Args:
+        templates: From `pool_templates`.
+        first_ids: (pairs,) integers: the ids of the first template of each pair.
+        second_ids: (pairs,) integers: those of the second.
+        chunk: Pairs at a time.
+
+    Returns:
+        (pairs,) float32, float64 for vectors of float64. For `verification`.
+
+    Raises:
+        ValueError: Shapes or dtypes are not as said, or an id is unknown.
+
+    Example:
+        >>> scores = template_scores(pooled, first_ids, second_ids)
+    """
+    return _scores(templates, {"first_ids": first_ids, "second_ids": second_ids}, chunk)
+
+
+@torch.no_grad()
+def _scores(templates: Templates, pairs: dict[str, Tensor], chunk: int) -> Tensor:
+    """Scores of pairs, whose first and second ids come under the names they have in messages."""
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
+        raise ValueError(f"chunk must be an integer of at least 1, but got {chunk!r}")
+    of = next(iter(pairs))
+    number = len(pairs[of]) if isinstance(pairs[of], Tensor) and pairs[of].dim() > 0 else 0
+    for name, ids in pairs.items():
+        check_integers(name, ids, of, number)
+    vectors = templates.vectors
+    dtype = common_dtype(vectors)
+    places = [_places(templates.ids, name, ids).to(vectors.device) for name, ids in pairs.items()]
+    scores = torch.empty(number, dtype=dtype, device=vectors.device)
+    for start in range(0, number, chunk):
+        some = slice(start, start + chunk)
+        one, other = (vectors[place[some]].to(dtype) for place in places)
+        # Not a matrix product: those round in other ways for other sizes, and lower precision may be set.
+        scores[some] = one.mul_(other).sum(dim=1)
+    return scores
+
+
+def _places(known: Tensor, name: str, ids: Tensor) -> Tensor:
+    """Where the ids stand among the known ones, which rise."""
+    ids = ids.to(known.device, torch.int64)
+    place = torch.searchsorted(known, ids).clamp_max_(len(known) - 1)
+    unknown = (known[place] != ids).nonzero()[:, 0]
+    if len(unknown) > 0:
+        at = int(unknown[0])
+        raise ValueError(
+            f"{len(unknown)} of {len(ids)} template ids in {name} are unknown, the first is "
+            f"{int(ids[at])} at position {at}: no picture has it as its template"
+        )
+    return place
