@@ -63,7 +63,7 @@ def test_scores_of_more_pairs_than_go_at_once() -> None:
         torch.randn(50, 3, generator=generator), torch.arange(50) * 7, torch.zeros(50).long()
     )
     first, second = torch.randint(50, (2, 100_000), generator=generator)
-    scores = pooled.scores(first * 7, second * 7)
+    scores = template_scores(pooled, first * 7, second * 7)
     assert torch.allclose(scores, (pooled.vectors @ pooled.vectors.T)[first, second], atol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_scores_pair_by_pair(seed: int, chunk: int, dtype: torch.dtype) -> None:
     assert scores.tolist() == pytest.approx(expected, abs=1e-6 if dtype == torch.float32 else 1e-14)
     # Neither the number at a time nor which is first makes a difference, not even in rounding.
     assert torch.equal(template_scores(pooled, second, first), scores)
-    assert torch.equal(pooled.scores(first.int(), second.int()), scores)
+    assert torch.equal(template_scores(pooled, first.int(), second.int()), scores)
 
 
 def test_known_template() -> None:
@@ -227,8 +227,8 @@ def test_what_does_not_fit_is_named(options: dict[str, Tensor], message: str) ->
 
 def test_unknown_templates_are_named() -> None:
     pooled = pool_templates(FEATURES, IDS, IDS)
-    with pytest.raises(ValueError, match=r"2 of 3 .* in second are unknown, the first is 9 at position 1"):
-        pooled.scores(torch.tensor([0, 1, 2]), torch.tensor([0, 9, 8]))
+    with pytest.raises(ValueError, match=r"2 of 3 .* in second_ids .*, the first is 9 at position 1"):
+        template_scores(pooled, torch.tensor([0, 1, 2]), torch.tensor([0, 9, 8]))
 
 
 UNKNOWN = Templates(torch.tensor([2, 5]), torch.eye(2))

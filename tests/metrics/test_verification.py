@@ -158,7 +158,7 @@ def test_folds_of_insightface_with_ties_and_odd_lengths(
         "std": result.accuracy_std,
         "error": result.accuracy_standard_error,
         "val": result.validation_rate,
-        "val std": result.validation_rate_std,
+        "val std": result.validation_std,
         "val far": result.validation_far,
     }
     assert found == pytest.approx(expected, abs=1e-12)
@@ -184,16 +184,16 @@ def test_figures_by_counting(seed: int, number: int, values: int) -> None:
     result = verification(scores, same, folds=None, far=targets)
     curve = zip(result.roc.false_accept_rate.tolist(), result.roc.true_accept_rate.tolist(), strict=True)
     assert list(curve) == [(float(x), float(y)) for x, y in points]
-    assert result.area == result.auc == pytest.approx(float(area), abs=1e-12)
+    assert result.area == pytest.approx(float(area), abs=1e-12)
     for target in targets:
         nearest = min(abs(float(x) - target) for x, _ in points)
         assert result.tar_at_far[target] == float(
             max(y for x, y in points if abs(float(x) - target) == nearest)
         )
     # The equal error rate lies between the two errors at each threshold.
-    assert 0 <= result.eer <= 1
+    assert 0 <= result.equal_error_rate <= 1
     for x, y in points:
-        assert float(min(x, 1 - y)) - 1e-12 <= result.eer <= float(max(x, 1 - y)) + 1e-12
+        assert float(min(x, 1 - y)) - 1e-12 <= result.equal_error_rate <= float(max(x, 1 - y)) + 1e-12
 
 
 def test_the_curve_of_many_pairs_in_single_precision() -> None:
@@ -207,7 +207,7 @@ def test_the_curve_of_many_pairs_in_single_precision() -> None:
     assert np.array_equal(result.roc.false_accept_rate.numpy(), false)
     assert np.array_equal(result.roc.true_accept_rate.numpy(), true)
     assert np.array_equal(result.roc.thresholds.numpy(), thresholds)
-    assert result.auc == pytest.approx(roc_auc_score(same, scores), abs=1e-12)
+    assert result.area == pytest.approx(roc_auc_score(same, scores), abs=1e-12)
 
 
 @given(seed=st.integers(0, 2**31), values=st.integers(2, 30), rule=st.sampled_from(["insightface", "lfw"]))
@@ -235,8 +235,8 @@ def test_figures_of_all_pairs_depend_on_the_order_of_scores_alone(seed: int, val
     assert verification(scores[order], same[order], folds=None) == plain
     assert verification(scores.exp() * 1000, same, folds=None) == plain
     reversed_roles = verification(-scores, ~same, folds=None)
-    assert reversed_roles.auc == pytest.approx(plain.auc)
-    assert reversed_roles.eer == pytest.approx(plain.eer)
+    assert reversed_roles.area == pytest.approx(plain.area)
+    assert reversed_roles.equal_error_rate == pytest.approx(plain.equal_error_rate)
 
 
 def test_known_folds_of_insightface() -> None:
@@ -279,9 +279,9 @@ def test_known_ties() -> None:
     assert result.roc.thresholds.tolist() == pytest.approx([math.inf, 0.9, 0.5, 0.1])
     assert result.roc.false_accept_rate.tolist() == [0, 0, 0.5, 1]
     assert result.roc.true_accept_rate.tolist() == [0, 0.5, 1, 1]
-    assert (result.auc, result.eer) == (0.875, 0.25)
+    assert (result.area, result.equal_error_rate) == (0.875, 0.25)
     everything = verification(torch.full((4,), 0.3), torch.tensor([1, 1, 0, 0]), folds=None)
-    assert (everything.auc, everything.eer) == (0.5, 0.5)
+    assert (everything.area, everything.equal_error_rate) == (0.5, 0.5)
 
 
 def test_without_folds() -> None:
@@ -303,8 +303,8 @@ def test_folds_of_one_kind_have_an_accuracy_but_no_validation_rate() -> None:
     # of the same accepts some of the others, and the first distance of all refuses all.
     assert result.accuracy is not None
     assert result.accuracy < 1
-    assert (result.auc, result.eer) == pytest.approx((1, 0))
-    assert (result.validation_rate, result.validation_rate_std, result.validation_far) == (None, None, None)
+    assert (result.area, result.equal_error_rate) == pytest.approx((1, 0))
+    assert (result.validation_rate, result.validation_std, result.validation_far) == (None, None, None)
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["validation_rate"] is None
 
 

@@ -8,7 +8,7 @@ from circlet.metrics.reidentification import Reidentification, reidentification
 from circlet.metrics.reranking import Reranked, k_reciprocal_rerank, query_expansion
 from circlet.metrics.retrieval import Retrieval, retrieval
 from circlet.metrics.roc import Roc
-from circlet.metrics.templates import Templates, templates
+from circlet.metrics.templates import Templates, pool_templates, template_scores
 from circlet.metrics.verification import Verification, verification
 
 __all__ = [
@@ -26,11 +26,12 @@ __all__ = [
     "clustering",
     "identification",
     "k_reciprocal_rerank",
+    "pool_templates",
     "pooled_queries",
     "query_expansion",
     "reidentification",
     "replaced_by_mean",
     "retrieval",
-    "templates",
+    "template_scores",
     "verification",
 ]

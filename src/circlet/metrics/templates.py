@@ -14,8 +14,8 @@ from circlet.metrics.vectors import (
     pair_keys,
 )
 
-# Two gathers of so many vectors of 512 stay near the processor; many more take several times as long.
-_PAIRS_AT_ONCE = 2**11
+# Many more vectors at once leave the caches; with many fewer, on shared cores, threads wait for one another.
+_PAIRS_AT_ONCE = 2**13
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +29,6 @@ class Templates:
 
     ids: Tensor
     vectors: Tensor
-
-    def scores(self, first: Tensor, second: Tensor) -> Tensor:
-        """The cosines of pairs of templates: `template_scores` of these.
-
-        Args:
-            first, second: (pairs,) integers: the ids of the templates of each pair.
-
-        Returns:
-            (pairs,), for `verification`.
-
-        Raises:
-            ValueError: Shapes or dtypes are not as said, or an id is unknown.
-        """
-        return _scores(self, {"first": first, "second": second}, _PAIRS_AT_ONCE)
 
 
 @torch.no_grad()
@@ -122,10 +108,7 @@ def pool_templates(
     return Templates(ids, comparable(pooled, pooled.dtype, normalize=True))
 
 
-# The name that went before.
-templates = pool_templates
-
-
+@torch.no_grad()
 def template_scores(
     templates: Templates, first_ids: Tensor, second_ids: Tensor, *, chunk: int = _PAIRS_AT_ONCE
 ) -> Tensor:
@@ -149,25 +132,19 @@ def template_scores(
     Example:
         >>> scores = template_scores(pooled, first_ids, second_ids)
     """
-    return _scores(templates, {"first_ids": first_ids, "second_ids": second_ids}, chunk)
-
-
-@torch.no_grad()
-def _scores(templates: Templates, pairs: dict[str, Tensor], chunk: int) -> Tensor:
-    """Scores of pairs, whose first and second ids come under the names they have in messages."""
     if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
         raise ValueError(f"chunk must be an integer of at least 1, but got {chunk!r}")
-    of = next(iter(pairs))
-    number = len(pairs[of]) if isinstance(pairs[of], Tensor) and pairs[of].dim() > 0 else 0
-    for name, ids in pairs.items():
-        check_integers(name, ids, of, number)
+    number = len(first_ids) if isinstance(first_ids, Tensor) and first_ids.dim() > 0 else 0
+    check_integers("first_ids", first_ids, "first_ids", number)
+    check_integers("second_ids", second_ids, "first_ids", number)
     vectors = templates.vectors
     dtype = common_dtype(vectors)
-    places = [_places(templates.ids, name, ids).to(vectors.device) for name, ids in pairs.items()]
+    first = _places(templates.ids, "first_ids", first_ids)
+    second = _places(templates.ids, "second_ids", second_ids)
     scores = torch.empty(number, dtype=dtype, device=vectors.device)
     for start in range(0, number, chunk):
         some = slice(start, start + chunk)
-        one, other = (vectors[place[some]].to(dtype) for place in places)
+        one, other = vectors[first[some]].to(dtype), vectors[second[some]].to(dtype)
         # Not a matrix product: those round in other ways for other sizes, and lower precision may be set.
         scores[some] = one.mul_(other).sum(dim=1)
     return scores

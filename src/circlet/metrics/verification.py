@@ -64,21 +64,6 @@ class Verification:
     same_pairs: int
     roc: Roc = field(repr=False, compare=False)
 
-    @property
-    def eer(self) -> float:
-        """`equal_error_rate` by its short name."""
-        return self.equal_error_rate
-
-    @property
-    def auc(self) -> float:
-        """`area` by the name it has elsewhere."""
-        return self.area
-
-    @property
-    def validation_rate_std(self) -> float | None:
-        """`validation_std` by its long name."""
-        return self.validation_std
-
     def to_dict(self) -> dict[str, Any]:
         """All fields but the curve, ready for JSON: the keys of `tar_at_far` are strings."""
         fields = {name: value for name, value in vars(self).items() if name != "roc"}
