@@ -420,3 +420,13 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         verification(scores, same, **options)  # type: ignore[arg-type]
+
+
+def test_scores_that_are_neighbours_among_floats_are_told_apart() -> None:
+    low = 0.5 + 2**-53
+    high = float(np.nextafter(low, 1))
+    same = torch.arange(40) % 2 == 0
+    scores = torch.where(
+        same, torch.tensor(high, dtype=torch.float64), torch.tensor(low, dtype=torch.float64)
+    )
+    assert verification(scores, same, rule="lfw").accuracy == 1

@@ -65,7 +65,10 @@ def lfw_folds(scores: Tensor, same: Tensor, folds: int) -> tuple[Tensor, list[fl
         torch.ne(train[1:], train[:-1], out=apart[1:-1])
         number = int(_first_of_largest(gained.masked_fill(~apart, -len(gained))[None]))
         ends = torch.cat([train[:1] + 2, train, train[-1:] - 2])
-        threshold = float(ends[number] + ends[number + 1]) / 2
+        accepted, refused = float(ends[number]), float(ends[number + 1])
+        threshold = (accepted + refused) / 2
+        if threshold >= accepted:  # the two are neighbours among floats
+            threshold = refused
         right = (descending[inside] > threshold) == sorted_same[inside]
         shares.append(float(right.double().mean()))
         thresholds.append(threshold)
