@@ -1,6 +1,8 @@
 """Clustering figures against scikit-learn's and pairs counted in loops."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
-from circlet.metrics import cluster_agreement, clustering
+from circlet.metrics.clustering import cluster_agreement, clustering
 
 
 @given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 6)), min_size=1, max_size=60))
@@ -53,6 +55,62 @@ def test_by_chance_the_adjusted_figures_are_zero() -> None:
     assert found.nmi > 0.4
 
 
+def test_groups_of_very_different_sizes() -> None:
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.repeat_interleave(torch.arange(1, 101))
+    groups = torch.where(torch.rand(5050, generator=generator) < 0.8, 0, labels // 7)
+    found = cluster_agreement(groups, labels)
+    expected = adjusted_mutual_info_score(labels.numpy(), groups.numpy())
+    assert found.ami == pytest.approx(expected, abs=1e-9)
+
+
+MEMORY = """
+import resource, sys, torch
+from circlet.metrics.clustering import cluster_agreement
+generator = torch.Generator().manual_seed(0)
+cluster_agreement(torch.arange(9) // 2, torch.arange(9) // 3)
+labels = torch.repeat_interleave(torch.arange(1, 800))
+groups = (torch.rand(len(labels), generator=generator) < 0.9).long()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+cluster_agreement(groups, labels)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_memory_does_not_grow_with_the_size_of_a_group() -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    # The larger of the two groups holds 288,000 items, and there are 799 sizes of classes: 1.8 GB in float64.
+    assert int(done.stdout) < 200 * 2**20
+
+
+NO_K_MEANS = """
+import sys, torch
+sys.modules["faiss"] = sys.modules["sklearn"] = None
+from circlet.metrics.clustering import cluster_agreement, clustering
+print(cluster_agreement(torch.arange(4), torch.arange(4)).nmi)
+try:
+    clustering(torch.eye(4), torch.arange(4))
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_without_a_k_means_the_message_says_what_to_install() -> None:
+    done = subprocess.run([sys.executable, "-c", NO_K_MEANS], capture_output=True, text=True, check=True)
+    agreement, message = done.stdout.splitlines()
+    assert float(agreement) == 1
+    assert "pip install 'circlet[clustering]'" in message
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fewer_different_embeddings_than_clusters() -> None:
+    embeddings = torch.eye(2)[torch.arange(20) % 2]
+    found = clustering(embeddings, torch.arange(20) // 2)
+    assert found.clusters == 10
+    assert 1 <= found.groups <= 10
+
+
 def test_clusters_that_lie_apart_are_found() -> None:
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(60) % 3
@@ -61,7 +119,8 @@ def test_clusters_that_lie_apart_are_found() -> None:
     assert (found.nmi, found.pair_f1) == (pytest.approx(1), 1)
     assert (found.seed, found.groups) == (2, 3)
     assert json.loads(json.dumps(found.to_dict()))["method"] in ("faiss", "scikit-learn")
-    assert clustering(embeddings, labels, clusters=5).groups == 5
+    more = clustering(embeddings, labels, clusters=5)
+    assert (more.clusters, more.groups, more.classes) == (5, 5, 3)
 
 
 def test_the_same_seed_gives_the_same_clusters() -> None:
@@ -74,11 +133,29 @@ def test_the_same_seed_gives_the_same_clusters() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clusters": 0}, r"clusters must be between 1 and the number of items \(3\), but got 0"),
+        ({"clusters": 0}, r"clusters must be an integer between 1 and the number of items \(3\), but got 0"),
         ({"clusters": 4}, "but got 4"),
-        ({"iterations": 0}, "iterations must be at least 1"),
+        ({"clusters": 2.5}, "but got 2.5"),
+        ({"iterations": 0}, "iterations must be an integer of at least 1, but got 0"),
+        ({"seed": -1}, "seed must be an integer between 0 and 2147483647, but got -1"),
+        ({"seed": 1.5}, "but got 1.5"),
     ],
 )
-def test_what_does_not_fit_is_named(options: dict[str, int], message: str) -> None:
+def test_what_does_not_fit_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        clustering(torch.eye(3), torch.arange(3), **options)
+        clustering(torch.eye(3), torch.arange(3), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("groups", "labels", "message"),
+    [
+        (torch.arange(0), torch.arange(0), "groups must not be empty"),
+        (torch.tensor(1), torch.tensor(1), r"groups must have shape \(1,\)"),
+        ([0, 1], torch.arange(2), "groups must be a tensor, but got list"),
+        (torch.ones(3), torch.arange(3), "groups must be integers, but got torch.float32"),
+        (torch.arange(3), torch.arange(2), r"labels must have shape \(3,\), one for each row of groups"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(groups: object, labels: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cluster_agreement(groups, labels)  # type: ignore[arg-type]

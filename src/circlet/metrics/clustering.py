@@ -8,6 +8,9 @@ from torch import Tensor
 
 from circlet.metrics.vectors import check_integers, check_vectors, common_dtype, comparable
 
+_LARGEST_SEED = 2**31 - 1  # that both k-means take
+_SHARED_AT_ONCE = 2**18
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -42,10 +45,13 @@ class Clustering(Agreement):
     """The agreement of clusters found by k-means with the classes.
 
     Attributes:
+        clusters: How many k-means was asked for. `groups` are those that hold an item: fewer, where there are
+            fewer different embeddings.
         seed: Of the k-means; figures move by some tenths of a percent with it.
         method: Which k-means.
     """
 
+    clusters: int
     seed: int
     method: Literal["faiss", "scikit-learn"]
 
@@ -68,7 +74,7 @@ def clustering(
     Args:
         embeddings: (items, dim), any float dtype.
         labels: (items,) integers of any width.
-        seed: Of the k-means.
+        seed: Of the k-means, from 0 to 2^31 - 1.
         clusters: How many. Default: as many as there are classes.
         iterations: Of the k-means.
         normalize: Scale to length 1 first.
@@ -83,15 +89,23 @@ def clustering(
     check_vectors("embeddings", embeddings)
     check_integers("labels", labels, "embeddings", len(embeddings))
     number = len(torch.unique(labels)) if clusters is None else clusters
-    if not 1 <= number <= len(embeddings):
+    if not _is_integer(number) or not 1 <= number <= len(embeddings):
         raise ValueError(
-            f"clusters must be between 1 and the number of items ({len(embeddings)}), but got {number}"
+            f"clusters must be an integer between 1 and the number of items ({len(embeddings)}), "
+            f"but got {number!r}"
         )
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, but got {iterations}")
+    if not _is_integer(iterations) or iterations < 1:
+        raise ValueError(f"iterations must be an integer of at least 1, but got {iterations!r}")
+    if not _is_integer(seed) or not 0 <= seed <= _LARGEST_SEED:
+        raise ValueError(f"seed must be an integer between 0 and {_LARGEST_SEED}, but got {seed!r}")
     vectors = comparable(embeddings, common_dtype(embeddings), normalize=normalize).float().cpu()
     groups, method = _k_means(vectors, number, iterations, seed)
-    return Clustering(**vars(cluster_agreement(groups, labels)), seed=seed, method=method)
+    agreement = cluster_agreement(groups, labels)
+    return Clustering(**vars(agreement), clusters=number, seed=seed, method=method)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _k_means(
@@ -138,16 +152,17 @@ def cluster_agreement(groups: Tensor, labels: Tensor) -> Agreement:
         Vinh, Epps, Bailey, "Information Theoretic Measures for Clusterings Comparison", JMLR 2010; Hubert and
         Arabie, "Comparing Partitions", 1985.
     """
-    check_integers("groups", groups, "groups", len(groups))
-    check_integers("labels", labels, "groups", len(groups))
-    if len(groups) == 0:
-        raise ValueError("groups must not be empty")
-    _, group = torch.unique(groups, return_inverse=True)
-    _, label = torch.unique(labels, return_inverse=True)
+    items = groups.numel() if isinstance(groups, Tensor) else 0
+    check_integers("groups", groups, "the items", items)
+    check_integers("labels", labels, "groups", items)
+    if items == 0:
+        raise ValueError("groups must not be empty, but got shape (0,)")
+    # On the CPU, wherever the two come from: not every device has float64.
+    _, group = torch.unique(groups.cpu(), return_inverse=True)
+    _, label = torch.unique(labels.cpu(), return_inverse=True)
     both, counts = torch.unique(group * (int(label.max()) + 1) + label, return_counts=True)
     of_group, of_label = torch.bincount(group), torch.bincount(label)
     row, column = both // len(of_label), both % len(of_label)
-    items = len(groups)
 
     shares = counts.double() / items
     independent = of_group[row].double() * of_label[column] / items**2
@@ -193,22 +208,23 @@ def _expected_information(first: Tensor, second: Tensor) -> float:
     log_factorial = torch.lgamma(torch.arange(items + 2, dtype=torch.float64, device=first.device) + 1)
     total = 0.0
     for size, number in zip(sizes.tolist(), times.tolist(), strict=True):
-        shared = torch.arange(1, size + 1, device=first.device)[:, None]
-        possible = (shared <= others) & (shared >= size + others - items)
-        shared_there = torch.where(possible, shared, 1)
-        ways = (
-            log_factorial[size]
-            + log_factorial[others]
-            + log_factorial[items - size]
-            + log_factorial[items - others]
-            - log_factorial[items]
-            - log_factorial[shared_there]
-            - log_factorial[(size - shared_there).clamp_min(0)]
-            - log_factorial[(others - shared_there).clamp_min(0)]
-            - log_factorial[(items - size - others + shared_there).clamp_min(0)]
-        )
-        share = shared_there.double() / items
-        information = share * (items * shared_there.double() / (size * others.double())).log()
-        means = torch.where(possible, ways.exp() * information, 0).sum(dim=0)
-        total += number * float((means * other_times).sum())
+        every = torch.arange(1, min(size, int(others[-1])) + 1, device=first.device)
+        for shared in torch.split(every[:, None], max(1, _SHARED_AT_ONCE // len(others))):
+            possible = (shared <= others) & (shared >= size + others - items)
+            shared_there = torch.where(possible, shared, 1)
+            ways = (
+                log_factorial[size]
+                + log_factorial[others]
+                + log_factorial[items - size]
+                + log_factorial[items - others]
+                - log_factorial[items]
+                - log_factorial[shared_there]
+                - log_factorial[(size - shared_there).clamp_min(0)]
+                - log_factorial[(others - shared_there).clamp_min(0)]
+                - log_factorial[(items - size - others + shared_there).clamp_min(0)]
+            )
+            share = shared_there.double() / items
+            information = share * (items * shared_there.double() / (size * others.double())).log()
+            means = torch.where(possible, ways.exp() * information, 0).sum(dim=0)
+            total += number * float((means * other_times).sum())
     return total

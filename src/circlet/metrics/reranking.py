@@ -15,6 +15,7 @@ from circlet.metrics.vectors import (
 )
 
 _ROWS = 256
+_SHARED_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +85,17 @@ class Reranked:
         """
         some = torch.arange(self.queries, device=self._vectors.device)[queries]
         shared = self._vectors.new_zeros(len(some), len(self._vectors))
-        # Where both have a neighbour, the lower of the two weights counts.
-        mine, row = self._weights.entries(some)
-        theirs, of_mine = self._by_neighbour.entries(self._weights.columns[mine])
-        lower = torch.minimum(self._weights.values[mine][of_mine], self._by_neighbour.values[theirs])
-        place = row[of_mine] * len(self._vectors) + self._by_neighbour.columns[theirs]
-        shared.view(-1).index_add_(0, place, lower)
+        all_mine, all_rows = self._weights.entries(some)
+        # Copies of one picture are all neighbours of the same few: their lists are as long as the set.
+        lengths = self._by_neighbour.starts.diff()[self._weights.columns[all_mine]]
+        piece = lengths.cumsum(dim=0) // _SHARED_AT_ONCE
+        sizes = torch.unique_consecutive(piece, return_counts=True)[1].tolist()
+        for mine, row in zip(torch.split(all_mine, sizes), torch.split(all_rows, sizes), strict=True):
+            # Where both have a neighbour, the lower of the two weights counts.
+            theirs, of_mine = self._by_neighbour.entries(self._weights.columns[mine])
+            lower = torch.minimum(self._weights.values[mine][of_mine], self._by_neighbour.values[theirs])
+            place = row[of_mine] * len(self._vectors) + self._by_neighbour.columns[theirs]
+            shared.view(-1).index_add_(0, place, lower)
         shared = shared[:, self.queries :]
         jaccard = 1 - shared / (2 - shared)
         with torch.autocast(self._vectors.device.type, enabled=False):
@@ -133,15 +139,17 @@ def k_reciprocal_rerank(
         k2: Codes that are averaged; 1 leaves them as they are.
         lambda_value: The share of the distance as it was, between 0 and 1.
         query_cameras, gallery_cameras: (queries,) and (gallery,) integers: other items of an item's own
-            camera are not its neighbours, so that a burst of one camera does not fill the list. This is not
-            in the paper; None, the default, is.
+            camera are not its neighbours, so that a burst of one camera does not fill the list. Where fewer
+            than k1 or k2 are left, the list is shorter. The distances, and the largest one, are as without
+            cameras. This is not in the paper; None, the default, is.
         normalize: Scale to length 1 first, so that distances are those of cosines.
 
     Returns:
         The distances, in rows that are made when they are asked for.
 
     Raises:
-        ValueError: Shapes, dtypes or values are not as said.
+        ValueError: Shapes, dtypes or values are not as said, or the vectors are taken as they come and are
+            so long that squared distances overflow.
 
     Sources:
         Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017, and its
@@ -153,42 +161,52 @@ def k_reciprocal_rerank(
         >>> reidentification(*queries, *gallery, reranked=reranked)
     """
     _check(query, gallery)
-    for name, value in (("k1", k1), ("k2", k2)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, but got {value}")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value must be between 0 and 1, but got {lambda_value}")
+    _check_count("k1", k1)
+    _check_count("k2", k2)
+    if not isinstance(lambda_value, int | float) or not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value must be between 0 and 1, but got {lambda_value!r}")
     cameras = _cameras(query, query_cameras, gallery, gallery_cameras)
     dtype = common_dtype(query, gallery)
     vectors = torch.cat([query.to(dtype), gallery.to(query.device, dtype)])
     vectors = comparable(vectors, dtype, normalize=normalize)
     with torch.autocast(vectors.device.type, enabled=False):
-        ranked, highest = _by_distance(vectors, max(k1 + 1, k2), cameras)
-        weights = _codes(vectors, highest, ranked, k1)
+        ranked, there, highest = _by_distance(vectors, max(k1 + 1, k2), cameras)
+        weights = _codes(vectors, highest, ranked, there, k1)
     if k2 > 1:
-        weights = _averaged(weights, ranked[:, :k2])
+        weights = _averaged(weights, ranked[:, :k2], there[:, :k2])
     count = len(vectors)
     return Reranked(
         len(query), len(gallery), lambda_value, vectors, highest, weights, weights.transposed(count)
     )
 
 
-def _by_distance(vectors: Tensor, number: int, cameras: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The nearest of each (items, number), itself among them, and the largest squared distance (items,)."""
+def _by_distance(vectors: Tensor, number: int, cameras: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Returns:
+        The nearest of each (items, number), itself among them; which of these places are filled, all of them
+        without cameras; and the largest squared distance (items,).
+    """
     squares = vectors.square().sum(dim=1)
     found = Neighbours.of(vectors, number, added=-squares / 2, cameras=cameras)
     highest = (squares - 2 * found.lowest).clamp_min_(torch.finfo(vectors.dtype).tiny)
-    return found.items, highest
+    if not torch.isfinite(highest).all():
+        raise ValueError(
+            f"squared distances of vectors as long as {float(squares.max()) ** 0.5:.3g} do not fit into "
+            f"{vectors.dtype}; normalize=True compares vectors of length 1 instead"
+        )
+    return found.items, found.similarities > -torch.inf, highest
 
 
-def _codes(vectors: Tensor, highest: Tensor, ranked: Tensor, k1: int) -> _Sparse:
+def _codes(vectors: Tensor, highest: Tensor, ranked: Tensor, there: Tensor, k1: int) -> _Sparse:
     count = len(vectors)
-    near, half = ranked[:, : k1 + 1], ranked[:, : round(k1 / 2) + 1]
-    of_half = _reciprocal(half, torch.arange(count, device=vectors.device))
+    # Python rounds halves to even numbers, as the script's np.around does.
+    of_k1, of_half_k1 = slice(k1 + 1), slice(round(k1 / 2) + 1)
+    near, half = ranked[:, of_k1], ranked[:, of_half_k1]
+    of_half = _reciprocal(half, torch.arange(count, device=vectors.device)) & there[:, of_half_k1]
     rows, columns, distances = [], [], []
     for items in torch.split(torch.arange(count, device=vectors.device), _ROWS):
         mine = near[items]
-        reciprocal = _reciprocal(near, items)
+        reciprocal = _reciprocal(near, items) & there[items, of_k1]
         # (some, k1 + 1, half): the members of each neighbour's reciprocal set, and which of them are mine.
         theirs, are_theirs = half[mine], of_half[mine]
         members = torch.where(reciprocal, mine, -1)
@@ -222,15 +240,16 @@ def _reciprocal(near: Tensor, items: Tensor) -> Tensor:
     return found
 
 
-def _averaged(codes: _Sparse, ranked: Tensor) -> _Sparse:
-    """The mean of the codes of each item's nearest."""
-    count, number = ranked.shape
+def _averaged(codes: _Sparse, ranked: Tensor, there: Tensor) -> _Sparse:
+    """The mean of the codes of each item's nearest, as many as are there."""
+    count = len(ranked)
     parts = []
     for items in torch.split(torch.arange(count, device=ranked.device), 16 * _ROWS):
-        entries, which = codes.entries(ranked[items].flatten())
-        part = _Sparse.summed(
-            which // number, codes.columns[entries], codes.values[entries] / number, (len(items), count)
-        )
+        some = there[items]
+        entries, which = codes.entries(ranked[items][some])
+        row = some.nonzero()[:, 0][which]
+        share = codes.values[entries] / some.sum(dim=1)[row]
+        part = _Sparse.summed(row, codes.columns[entries], share, (len(items), count))
         parts.append(part)
     numbers = torch.cat([part.starts.diff() for part in parts])
     starts = torch.cat([numbers.new_zeros(1), numbers.cumsum(dim=0)])
@@ -251,12 +270,18 @@ def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
 
 @torch.no_grad()
 def query_expansion(
-    query: Tensor, gallery: Tensor, *, k: int = 5, alpha: float | None = None, times: int = 1
+    query: Tensor,
+    gallery: Tensor,
+    *,
+    k: int = 5,
+    alpha: float | None = None,
+    times: int = 1,
+    normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Replace each embedding by a mean of its nearest: average query expansion (AQE), or alpha-QE.
 
     Queries and gallery together are one set, and both are expanded. The k nearest by cosine, the item itself
-    among them, are averaged as they come, not scaled to length 1.
+    among them, are averaged: the weighted sum is divided by k, also where weights are less than 1.
 
     Args:
         query: (queries, dim), any float dtype.
@@ -264,6 +289,8 @@ def query_expansion(
         k: How many are averaged, at least 1.
         alpha: Weights of cosine ** alpha, negative cosines as 0 (alpha-QE; 3 is usual). None: all the same.
         times: How often this is done.
+        normalize: Average the vectors scaled to length 1; False averages them as they come, as fast-reid
+            does, so that long ones count for more. The nearest are found by cosine either way.
 
     Returns:
         The expanded queries and gallery.
@@ -276,23 +303,30 @@ def query_expansion(
         Human Annotation", TPAMI 2019; fast-reid, `query_expansion.py`.
     """
     _check(query, gallery)
-    if k < 1 or times < 1:
-        raise ValueError(f"k and times must be at least 1, but got {k} and {times}")
-    if alpha is not None and not alpha >= 0:
-        raise ValueError(f"alpha must be 0 or more, or None, but got {alpha}")
+    _check_count("k", k)
+    _check_count("times", times)
+    if alpha is not None and not (isinstance(alpha, int | float) and 0 <= alpha < float("inf")):
+        raise ValueError(f"alpha must be 0 or more and finite, or None, but got {alpha!r}")
     dtype = common_dtype(query, gallery)
     vectors = torch.cat([query.to(dtype), gallery.to(query.device, dtype)])
     for _ in range(times):
         with torch.autocast(vectors.device.type, enabled=False):
-            found = Neighbours.of(comparable(vectors, dtype, normalize=True), k)
+            units = comparable(vectors, dtype, normalize=True)
+            found = Neighbours.of(units, k)
+        averaged = units if normalize else vectors
         weights = torch.ones_like(found.similarities)
         if alpha is not None:
             weights = found.similarities.clamp_min(0).pow(alpha)
         expanded = torch.empty_like(vectors)
         for rows in torch.split(torch.arange(len(vectors), device=vectors.device), _ROWS):
-            expanded[rows] = (vectors[found.items[rows]] * weights[rows, :, None]).mean(dim=1)
+            expanded[rows] = (averaged[found.items[rows]] * weights[rows, :, None]).mean(dim=1)
         vectors = expanded
     return vectors[: len(query)], vectors[len(query) :]
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, but got {value!r}")
 
 
 def _check(query: Tensor, gallery: Tensor) -> None:
@@ -310,4 +344,4 @@ def _cameras(
         return None
     check_integers("query_cameras", query_cameras, "query", len(query))
     check_integers("gallery_cameras", gallery_cameras, "gallery", len(gallery))
-    return torch.cat([query_cameras.long(), gallery_cameras.to(query_cameras.device).long()])
+    return torch.cat([some.to(query.device, torch.int64) for some in (query_cameras, gallery_cameras)])
