@@ -3,9 +3,17 @@
 import torch
 from torch import Tensor
 
+from circlet.metrics.scratch import Scratch
+
 
 def add_counts_before(
-    counts: Tensor, tile: Tensor, items: Tensor, thresholds: Tensor, positions: Tensor, dim: int
+    counts: Tensor,
+    tile: Tensor,
+    items: Tensor,
+    thresholds: Tensor,
+    positions: Tensor,
+    dim: int,
+    scratch: Scratch,
 ) -> None:
     """Add to each count how many items of a tile stand before an item of the gallery.
 
@@ -18,12 +26,15 @@ def add_counts_before(
         thresholds: (slots, queries) similarities, falling from slot to slot.
         positions: (slots, queries) int64: where in the gallery the items of these similarities are.
         dim: 1, or 0 for a tile whose rows are gallery items.
+        scratch: Memory to use.
     """
     first, last = items[0], items[-1]
     # Where all of the tile comes earlier in the gallery, equal similarities count as higher ones.
     below = torch.nextafter(thresholds, torch.full_like(thresholds, -torch.inf))
-    _add_counts_above(counts, tile, torch.where(positions > last, below, thresholds), dim)
-    among = ((positions > first) & (positions <= last)).nonzero()
+    limits = torch.where(positions > last, below, thresholds)
+    highest = tile.amax(dim=dim)
+    _add_counts_above(counts, tile, limits, highest, dim, scratch)
+    among = ((positions > first) & (positions <= last) & (thresholds <= highest)).nonzero()
     for some in torch.split(among, max(1, tile.shape[1 - dim])):
         slot, query = some.unbind(dim=1)
         similarities = tile.index_select(1 - dim, query)
@@ -37,22 +48,19 @@ def add_counts_before(
             counts.index_put_((where, which), ties.sum(dim=1).to(counts.dtype), accumulate=True)
 
 
-def _add_counts_above(counts: Tensor, tile: Tensor, thresholds: Tensor, dim: int) -> None:
-    queries: Tensor | None = None
-    indicator = torch.empty_like(tile)
-    # From the lowest threshold on: where nothing is above it, nothing is above the others.
+def _add_counts_above(
+    counts: Tensor, tile: Tensor, thresholds: Tensor, highest: Tensor, dim: int, scratch: Scratch
+) -> None:
+    queries: Tensor | slice = slice(None)
+    # From the lowest threshold on: what has nothing above it has nothing above the others.
     for slot in range(len(thresholds) - 1, -1, -1):
-        threshold = thresholds[slot] if queries is None else thresholds[slot, queries]
-        # Sums of floats are several times faster than sums of booleans.
-        found = torch.gt(tile, threshold.unsqueeze(dim), out=indicator).sum(dim=dim)
-        if queries is None:
-            counts[slot] += found
-        else:
-            counts[slot, queries] += found
-        active = found.nonzero()[:, 0]
-        if len(active) == 0:
+        reached = (thresholds[slot, queries] < highest).nonzero()[:, 0]
+        if len(reached) == 0:
             return
-        if 4 * len(active) < len(found):
-            queries = active if queries is None else queries[active]
-            tile = tile.index_select(1 - dim, active)
-            indicator = torch.empty_like(tile)
+        if 4 * len(reached) < len(highest):
+            queries = reached if isinstance(queries, slice) else queries[reached]
+            tile, highest = tile.index_select(1 - dim, reached), highest[reached]
+        threshold = thresholds[slot, queries].unsqueeze(dim)
+        # Sums of floats are several times faster than sums of booleans.
+        indicator = scratch.take("indicator", tile.shape, tile.dtype)
+        counts[slot, queries] += torch.gt(tile, threshold, out=indicator).sum(dim=dim)

@@ -101,16 +101,19 @@ class Others:
         return torch.mm(probes, items.T, out=tile)
 
     def _add(self, tile: Tensor, some: Tensor | slice) -> None:
-        indicator = self._memory[1, : tile.numel()].view(tile.shape)
-        reaching = torch.ge(tile, self._thresholds[some, None], out=indicator).sum(dim=1)
-        self.reaching[some] += reaching.long()
-        highest = tile.amax(dim=1)
+        highest, thresholds = tile.amax(dim=1), self._thresholds[some]
+        reached = (highest >= thresholds).nonzero()[:, 0]
+        if len(reached) > 0:
+            rows = tile if len(reached) == len(tile) else tile[reached]
+            indicator = self._memory[1, : rows.numel()].view(rows.shape)
+            reaching = torch.ge(rows, thresholds[reached, None], out=indicator).sum(dim=1).long()
+            self.reaching[_place(some, reached)] += reaching
         self._add_to_all(tile[highest > self.best_of_all[-1]])
         risen = (highest > self.best[some, -1]).nonzero()[:, 0]
         if len(risen) == 0:
             return
         most = self.best.shape[1]
-        place = risen + some.start if isinstance(some, slice) else some[risen]
+        place = _place(some, risen)
         nearest = tile[risen].topk(min(most, tile.shape[1]), dim=1).values
         self.best[place] = torch.cat([self.best[place], nearest], dim=1).topk(most, dim=1).values
 
@@ -118,3 +121,8 @@ class Others:
         if len(rows) > 0:
             higher = rows[rows > self.best_of_all[-1]]
             self.best_of_all = torch.cat([self.best_of_all, higher]).topk(len(self.best_of_all)).values
+
+
+def _place(some: Tensor | slice, rows: Tensor) -> Tensor:
+    """Which probes some rows of a tile are."""
+    return rows + some.start if isinstance(some, slice) else some[rows]

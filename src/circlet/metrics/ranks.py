@@ -155,7 +155,9 @@ class _Ranking:
             counts = torch.zeros_like(positives.thresholds, dtype=torch.float64)
             for columns in _slices(0, len(gallery), self._sizes.columns):
                 tile, items = similarities[:, columns], everything[columns]
-                add_counts_before(counts, tile, items, positives.thresholds, positives.positions, dim=1)
+                add_counts_before(
+                    counts, tile, items, positives.thresholds, positives.positions, 1, self._scratch
+                )
             yield positives.ranks(counts)
 
     def _counts_by_tiles(self, positives: Positives, queries: Tensor, shared: Tensor) -> Tensor:
@@ -168,11 +170,11 @@ class _Ranking:
             tile.index_fill_(1, self._shared[_within(self._shared, columns)] - columns.start, -torch.inf)
             fill_pairs(tile, pairs, columns)
             items = torch.arange(columns.start, columns.stop, device=gallery.device)
-            add_counts_before(counts, tile, items, thresholds, positions, dim=1)
+            add_counts_before(counts, tile, items, thresholds, positions, 1, self._scratch)
         if len(self._shared) > 0:
             labels = self._search.query_labels[positives.queries, None]
             shared = shared.masked_fill(labels == self._search.gallery_labels[self._shared], -torch.inf)
-            add_counts_before(counts, shared, self._shared, thresholds, positions, dim=1)
+            add_counts_before(counts, shared, self._shared, thresholds, positions, 1, self._scratch)
         return counts
 
     def _counts_by_bins(self, positives: Positives, queries: Tensor, shared: Tensor) -> Tensor:
@@ -199,7 +201,9 @@ class _Ranking:
 
         def count_before(tile: Tensor, of: slice, items: slice, dim: int) -> None:
             index = everyone[items]
-            add_counts_before(counts[:, of], tile, index, thresholds[:, of], positions[:, of], dim)
+            add_counts_before(
+                counts[:, of], tile, index, thresholds[:, of], positions[:, of], dim, self._scratch
+            )
 
         for rows in _slices(0, count, self._sizes.rows):
             pairs = positives.pairs(rows)
