@@ -6,7 +6,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circlet.metrics.vectors import check_integers, check_vectors, common_dtype, comparable
+from circlet.metrics.vectors import (
+    check_count,
+    check_integers,
+    check_vectors,
+    common_dtype,
+    comparable,
+    is_integer,
+)
 
 _LARGEST_SEED = 2**31 - 1  # that both k-means take
 _SHARED_AT_ONCE = 2**18
@@ -89,23 +96,18 @@ def clustering(
     check_vectors("embeddings", embeddings)
     check_integers("labels", labels, "embeddings", len(embeddings))
     number = len(torch.unique(labels)) if clusters is None else clusters
-    if not _is_integer(number) or not 1 <= number <= len(embeddings):
+    if not is_integer(number) or not 1 <= number <= len(embeddings):
         raise ValueError(
             f"clusters must be an integer between 1 and the number of items ({len(embeddings)}), "
             f"but got {number!r}"
         )
-    if not _is_integer(iterations) or iterations < 1:
-        raise ValueError(f"iterations must be an integer of at least 1, but got {iterations!r}")
-    if not _is_integer(seed) or not 0 <= seed <= _LARGEST_SEED:
+    check_count("iterations", iterations)
+    if not is_integer(seed) or not 0 <= seed <= _LARGEST_SEED:
         raise ValueError(f"seed must be an integer between 0 and {_LARGEST_SEED}, but got {seed!r}")
     vectors = comparable(embeddings, common_dtype(embeddings), normalize=normalize).float().cpu()
     groups, method = _k_means(vectors, number, iterations, seed)
     agreement = cluster_agreement(groups, labels)
     return Clustering(**vars(agreement), clusters=number, seed=seed, method=method)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _k_means(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from circlet.metrics.neighbours import Neighbours
 from circlet.metrics.vectors import (
+    check_count,
     check_integers,
     check_same_dim,
     check_vectors,
@@ -161,8 +162,8 @@ def k_reciprocal_rerank(
         >>> reidentification(*queries, *gallery, reranked=reranked)
     """
     _check(query, gallery)
-    _check_count("k1", k1)
-    _check_count("k2", k2)
+    check_count("k1", k1)
+    check_count("k2", k2)
     if not isinstance(lambda_value, int | float) or not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be between 0 and 1, but got {lambda_value!r}")
     cameras = _cameras(query, query_cameras, gallery, gallery_cameras)
@@ -303,8 +304,8 @@ def query_expansion(
         Human Annotation", TPAMI 2019; fast-reid, `query_expansion.py`.
     """
     _check(query, gallery)
-    _check_count("k", k)
-    _check_count("times", times)
+    check_count("k", k)
+    check_count("times", times)
     if alpha is not None and not (isinstance(alpha, int | float) and 0 <= alpha < float("inf")):
         raise ValueError(f"alpha must be 0 or more and finite, or None, but got {alpha!r}")
     dtype = common_dtype(query, gallery)
@@ -322,11 +323,6 @@ def query_expansion(
             expanded[rows] = (averaged[found.items[rows]] * weights[rows, :, None]).mean(dim=1)
         vectors = expanded
     return vectors[: len(query)], vectors[len(query) :]
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, but got {value!r}")
 
 
 def _check(query: Tensor, gallery: Tensor) -> None:

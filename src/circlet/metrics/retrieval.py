@@ -17,6 +17,7 @@ from circlet.metrics.vectors import (
     check_vectors,
     common_dtype,
     comparable,
+    is_integer,
 )
 
 
@@ -188,7 +189,7 @@ def checked_ks(name: str, ks: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: One is no integer of at least 1.
     """
-    wrong = [k for k in ks if not isinstance(k, int) or isinstance(k, bool) or k < 1]
+    wrong = [k for k in ks if not is_integer(k) or k < 1]
     if wrong:
         raise ValueError(f"{name} must hold integers of at least 1, but got {wrong[0]!r} in {ks!r}")
     return tuple(dict.fromkeys(ks))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from circlet.metrics.vectors import (
+    check_count,
     check_integers,
     check_same_dim,
     check_vectors,
@@ -132,8 +133,7 @@ def template_scores(
     Example:
         >>> scores = template_scores(pooled, first_ids, second_ids)
     """
-    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
-        raise ValueError(f"chunk must be an integer of at least 1, but got {chunk!r}")
+    check_count("chunk", chunk)
     number = len(first_ids) if isinstance(first_ids, Tensor) and first_ids.dim() > 0 else 0
     check_integers("first_ids", first_ids, "first_ids", number)
     check_integers("second_ids", second_ids, "first_ids", number)

@@ -74,6 +74,20 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, but got {value!r}")
 
 
+def is_integer(value: object) -> bool:
+    """Whether it is an int, and not a truth value, which Python counts among them."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_count(name: str, value: int) -> None:
+    """
+    Raises:
+        ValueError: The value is no integer of at least 1.
+    """
+    if not is_integer(value) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, but got {value!r}")
+
+
 def comparable(vectors: Tensor, dtype: torch.dtype, *, normalize: bool) -> Tensor:
     """Vectors whose inner products are the similarities: of length 1, or as they come.
 

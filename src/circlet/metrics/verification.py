@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circlet.metrics.folds import insightface_folds, lfw_folds, validation_rates
 from circlet.metrics.roc import Roc
-from circlet.metrics.vectors import check_choice
+from circlet.metrics.vectors import check_choice, is_integer
 
 Rule = Literal["insightface", "lfw"]
 
@@ -192,7 +192,7 @@ def _checked(scores: Tensor, same: Tensor, folds: int, rule: Rule) -> tuple[Tens
         raise ValueError(
             f"there must be pairs of the same and of different things, but all {len(same)} pairs are {kind}"
         )
-    if not isinstance(folds, int) or isinstance(folds, bool) or folds == 1 or not 0 <= folds <= len(scores):
+    if not is_integer(folds) or folds == 1 or not 0 <= folds <= len(scores):
         raise ValueError(
             f"folds must be between 2 and the number of pairs ({len(scores)}), or None, but got {folds}"
         )
