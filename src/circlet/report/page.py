@@ -2,19 +2,15 @@
 
 import math
 import shlex
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-import jinja2
-import vl_convert
-
 from circlet.losses import Boundary
+from circlet.report.html import rendered
 from circlet.report.neighbours import Neighbour, choose_queries, picture
 from circlet.report.run_files import Record, RunFiles
 from circlet.report.sections import similarity_figures, training_figures
-from circlet.report.style import DARK_COLOURS, number
+from circlet.report.style import number
 
 
 def write_report(run: Path, boundary: Boundary | None = None) -> Path:
@@ -39,14 +35,8 @@ def write_report(run: Path, boundary: Boundary | None = None) -> Path:
     broken = sum(not math.isfinite(number(record.get("loss"))) for record in train)
     if broken:
         notes.append(f"The loss of {broken} logged batch(es) is no finite number; its curve has gaps there.")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("template.html").render(
+    page = rendered(
+        Path(__file__).parent / "template.html",
         name=files.folder.resolve().name,
         results=files.results,
         measured=_measured(files),
@@ -57,8 +47,6 @@ def write_report(run: Path, boundary: Boundary | None = None) -> Path:
         queries=_queries(files, notes),
         notes=notes,
         evaluate_command=evaluate_command,
-        dark_colours=DARK_COLOURS,
-        script=_vega_script(),
     )
     path = files.folder / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -110,11 +98,3 @@ def _queries(files: RunFiles, notes: list[str]) -> list[dict[str, Any]] | None:
             f"{gone} of the pictures of neighbours could not be read; a placeholder stands for each."
         )
     return queries
-
-
-@cache
-def _vega_script() -> str:
-    """Vega, Vega-Lite and Vega-Embed in the version that Altair writes for, as one script."""
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
-    return script.replace("</script", "<\\/script")
