@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from circlet.engine import TileLogits
-from circlet.losses import Angular, Boundary, Circle, Ellipse, LearnedLine, Linear, Thresholds, reference
+from circlet.losses import (
+    Angular,
+    Boundary,
+    Circle,
+    Ellipse,
+    LearnedLine,
+    Linear,
+    SuperEllipse,
+    Thresholds,
+    reference,
+)
 
 GRID = torch.linspace(-1, 1, 41, dtype=torch.float64)
 
@@ -209,6 +219,18 @@ CLOSED_FORMS: dict[str, TileLogits] = {
     ),
     "ellipse": Ellipse(0.25, 80, 3.0),
     "ellipse, full slope": Ellipse(0.25, 80, 0.4, detach_weights=False),
+    "circle, easy dropped": Circle(0.25, 80, easy="drop"),
+    "circle, easy dropped, full slope": Circle(-0.1, 80, detach_weights=False, easy="drop"),
+    "ellipse, easy dropped": Ellipse(0.25, 80, 3.0, easy="drop"),
+    "power 2": SuperEllipse(0.25, 80, 2.0),
+    "power 2, full slope": SuperEllipse(0.25, 80, 2.0, detach_weights=False),
+    "power 1.5, negative margin, full slope": SuperEllipse(-0.25, 80, 1.5, detach_weights=False),
+    "power 0.5, easy dropped": SuperEllipse(0.25, 80, 0.5, easy="drop"),
+    "power 0": SuperEllipse(0.25, 80, 0.0),
+    "power 0, full slope": SuperEllipse(0.25, 80, 0.0, detach_weights=False),
+    "power 3, four values": SuperEllipse(
+        0.25, 80, 3.0, optimum_p=0.8, optimum_n=0.1, delta_p=0.9, delta_n=-0.05, detach_weights=False
+    ),
     "thresholds": Thresholds(0.7, 0.2, 3, 50),
     "angular": Angular(0.5, 64),
     "angular, wide": Angular(2.0, 64),
@@ -240,7 +262,7 @@ def test_closed_form_of_angular_is_finite_at_and_past_the_ends(margin: float) ->
     torch.testing.assert_close(64 * slope, derivative(boundary.positive_logit, ends))
 
 
-MAKERS: list[Callable[[float, float], Boundary]] = [Linear, Circle, Ellipse, Angular]
+MAKERS: list[Callable[[float, float], Boundary]] = [Linear, Circle, Ellipse, SuperEllipse, Angular]
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -289,14 +311,63 @@ def test_angular_margin_must_be_an_angle(margin: float) -> None:
         Angular(margin, 64)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("margin", [0.1, 0.25, 0.4])
+def test_power_of_the_weights_and_its_boundary(power: float, margin: float) -> None:
+    boundary = SuperEllipse(margin, 80, power)
+    # Weights of 0 to the power of 0 are 1; elsewhere the formula as it stands.
+    weight_p = [max(1 + margin - s, 0.0) ** power for s in GRID.tolist()]
+    weight_n = [max(s + margin, 0.0) ** power for s in GRID.tolist()]
+    by_p = [-80 * w * (s - 1 + margin) for w, s in zip(weight_p, GRID.tolist(), strict=True)]
+    by_n = [80 * w * (s - margin) for w, s in zip(weight_n, GRID.tolist(), strict=True)]
+    torch.testing.assert_close(boundary.positive_logit(GRID).tolist(), by_p)
+    torch.testing.assert_close(boundary.negative_logit(GRID).tolist(), by_n)
+    target = torch.tensor(margin, dtype=torch.float64)
+    total = boundary.negative_logit(target) + boundary.positive_logit(1 - target)
+    assert total.item() == pytest.approx(0, abs=1e-12)
+    slope = derivative(boundary.negative_logit, target).item()
+    assert slope == pytest.approx(80 * (2 * margin) ** power)
+
+
+def test_power_1_is_the_circle_and_power_0_the_line() -> None:
+    circle, line = Circle(0.25, 80), Linear(0.5, 80)
+    for side in ("positive_logit", "negative_logit"):
+        one = getattr(SuperEllipse(0.25, 80, 1.0), side)(GRID)
+        torch.testing.assert_close(one, getattr(circle, side)(GRID))
+    none = SuperEllipse(0.25, 80, 0.0)
+    total = none.positive_logit(GRID) + none.negative_logit(GRID.flip(0))
+    torch.testing.assert_close(total, line.positive_logit(GRID) + line.negative_logit(GRID.flip(0)))
+
+
+@pytest.mark.parametrize("make", [Circle, Ellipse, SuperEllipse])
+def test_dropped_similarities_vanish_from_sums(make: Callable[..., Boundary]) -> None:
+    kept, dropped = make(0.25, 80), make(0.25, 80, easy="drop")
+    grid = GRID + 0.01  # none of it where the weights begin
+    weighty = grid > -0.25
+    torch.testing.assert_close(dropped.negative_logit(grid)[weighty], kept.negative_logit(grid)[weighty])
+    powers = (dropped.negative_logit(grid) - kept.negative_logit(grid[weighty]).amin()).exp()
+    assert (powers[~weighty] == 0).all()
+    assert (derivative(dropped.negative_logit, grid)[~weighty] == 0).all()
+    with pytest.raises(ValueError, match="easy must be 'keep' or 'drop', but got 'leave'"):
+        make(0.25, 80, easy="leave")
+
+
+@pytest.mark.parametrize("power", [-1.0, math.inf, math.nan])
+def test_power_must_not_be_negative(power: float) -> None:
+    with pytest.raises(ValueError, match=f"power must be a finite number of 0 or more, but got {power}"):
+        SuperEllipse(0.25, 64, power)
+
+
 def test_circle_prints_what_makes_it() -> None:
     text = repr(Circle(0.25, 80, delta_n=0.5))
     assert text == (
         "Circle(margin=0.25, scale=80, optimum_p=1.25, optimum_n=-0.25, delta_p=0.75, delta_n=0.5, "
-        "detach_weights=True)"
+        "detach_weights=True, easy='keep')"
     )
 
 
 def test_ellipse_prints_its_ratio_too() -> None:
     assert repr(Ellipse(0.25, 80, 2.0)).startswith("Ellipse(margin=0.25, scale=80, ")
-    assert repr(Ellipse(0.25, 80, 2.0)).endswith("detach_weights=True, ratio=2.0)")
+    assert repr(Ellipse(0.25, 80, 2.0)).endswith("easy='keep', ratio=2.0)")
+    assert repr(SuperEllipse(0.25, 80, 2.0)).startswith("SuperEllipse(margin=0.25, scale=80, ")
+    assert repr(SuperEllipse(0.25, 80, 2.0)).endswith("easy='keep', power=2.0)")

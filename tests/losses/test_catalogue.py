@@ -71,6 +71,14 @@ CASES = {
         lambda **more: losses.EllipseLoss(0.3, 64, 2.5, **more),
         lambda p, n: reference.ellipse(p, n, 64, 0.3, 2.5),
     ),
+    "super-ellipse": Case(
+        lambda **more: losses.SuperEllipseLoss(0.3, 64, 2.0, **more),
+        lambda p, n: reference.super_ellipse(p, n, 64, 0.3, 2.0),
+    ),
+    "circle, easy dropped": Case(
+        lambda **more: losses.CircleLoss(0.25, 64, easy="drop", **more),
+        lambda p, n: reference.circle_without_easy(p, n, 64, 0.25),
+    ),
     "unified": Case(losses.UnifiedLoss, lambda p, n: reference.unified(p, n, 64, 0.35)),
     "triplet, hard": Case(losses.TripletLoss, lambda p, n: reference.triplet_hard(p, n, 0.2)),
     "triplet, all": Case(
@@ -360,6 +368,9 @@ def test_defaults_are_those_of_the_papers() -> None:
     ellipse = losses.EllipseLoss().boundary
     assert isinstance(ellipse, losses.Ellipse)
     assert (ellipse.margin, ellipse.scale, ellipse.ratio) == (0.25, 256, 1)
+    power = losses.SuperEllipseLoss().boundary
+    assert isinstance(power, losses.SuperEllipse)
+    assert (power.margin, power.scale, power.power, power.easy) == (0.25, 256, 2, "keep")
     assert losses.NPairLoss().boundary == losses.Linear(0, 1)
     assert losses.NPairLoss().normalize is False
     assert losses.InfoNCELoss().boundary == losses.Linear(0, 1 / 0.07)
@@ -386,6 +397,7 @@ def test_unknown_mining_is_named(mining: str | None) -> None:
     [
         losses.CircleLoss,
         losses.EllipseLoss,
+        losses.SuperEllipseLoss,
         losses.UnifiedLoss,
         losses.CosFaceLoss,
         losses.ArcFaceLoss,

@@ -339,6 +339,8 @@ def test_steps_along_its_gradient_fit_the_line_of_sigmoid() -> None:
         lambda: losses.NPairLoss(normalize=True),
         losses.ProxyNCALoss,
         losses.EllipseLoss,
+        losses.SuperEllipseLoss,
+        lambda: losses.CircleLoss(scope="batch"),
     ],
 )
 def test_order_and_lengths_do_not_matter(make: Callable[[], PairLoss], batch: Batch) -> None:

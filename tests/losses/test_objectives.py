@@ -9,6 +9,8 @@ from torch import Tensor
 from circlet.engine import PairStatistics, Reduction
 from circlet.losses import (
     AllTriplets,
+    Circle,
+    CircleLoss,
     Hinge,
     Independent,
     Objective,
@@ -19,6 +21,8 @@ from circlet.losses import (
     Unbounded,
     Unified,
 )
+from circlet.losses.boundaries import Easy
+from circlet.losses.objectives import Scope
 
 
 def statistics(
@@ -42,6 +46,59 @@ def test_unified_is_softplus_to_the_last_digits(total: float) -> None:
 
 def test_divisor_divides() -> None:
     assert float(Unified(divisor=8)(statistics([5.0], [2.0]))) == pytest.approx(softplus(7) / 8)
+
+
+@pytest.mark.parametrize(
+    ("margin", "scale", "golden"),
+    [(0.25, 256, 196.371050), (0.4, 80, 46.719030), (0.25, 128, 98.878672)],
+)
+def test_one_sum_for_the_whole_batch(margin: float, scale: float, golden: float) -> None:
+    # Golden: TinyZeaMays' CircleLoss, which takes each pair once; here each counts for both of its anchors.
+    angles = torch.deg2rad(torch.tensor([0.0, 20, 40, 60, 80], dtype=torch.float64))
+    embeddings = torch.stack([angles.cos(), angles.sin()], dim=1).requires_grad_()
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    loss = CircleLoss(margin, scale, scope="batch")(embeddings, labels)
+    assert loss.item() == pytest.approx(golden + 2 * math.log(2), abs=1e-6)
+    each = CircleLoss(margin, scale, scope="batch", reduction="none")(embeddings, labels)
+    torch.testing.assert_close(each, loss.detach() * torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(loss, embeddings)
+    units = torch.nn.functional.normalize(embeddings)
+    similarities = units @ units.T
+    boundary, same = Circle(margin, scale), labels[:, None] == labels
+    positive = boundary.positive_logit(similarities)[same & ~torch.eye(5, dtype=torch.bool)]
+    negative = boundary.negative_logit(similarities)[~same]
+    plain = torch.nn.functional.softplus(positive.logsumexp(0) + negative.logsumexp(0))
+    torch.testing.assert_close(gradient, torch.autograd.grad(plain, embeddings)[0])
+
+
+@pytest.mark.parametrize("scope", ["anchor", "batch"])
+@pytest.mark.parametrize("easy", ["keep", "drop"])
+@pytest.mark.parametrize("number", [3, 600])
+def test_nothing_to_compare_is_a_loss_of_0_without_gradient(scope: Scope, easy: Easy, number: int) -> None:
+    criterion = CircleLoss(0.25, 64, scope=scope, easy=easy)
+    embeddings = torch.randn(number, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = criterion(embeddings, torch.arange(number))
+    loss.backward()
+    assert embeddings.grad is not None
+    assert loss.item() == 0
+    assert (embeddings.grad == 0).all()
+
+
+@pytest.mark.parametrize("number", [2, 200])
+def test_an_anchor_whose_pairs_are_all_dropped_has_no_loss(number: int) -> None:
+    # Two classes at opposite ends: every negative has s_n = -1, far beyond its optimum.
+    axis = torch.tensor([1.0, 0.0]).repeat(number, 1)
+    embeddings = torch.cat([axis, -axis]).requires_grad_()
+    loss = CircleLoss(0.25, 64, easy="drop")(embeddings, torch.arange(2).repeat_interleave(number))
+    loss.backward()
+    assert embeddings.grad is not None
+    assert loss.item() == 0
+    assert (embeddings.grad == 0).all()
+
+
+def test_scope_is_named_when_wrong() -> None:
+    with pytest.raises(ValueError, match="scope must be 'anchor' or 'batch', but got 'class'"):
+        Unified(scope="class")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("objective", [Hinge(), SoftHinge()])

@@ -157,6 +157,7 @@ def test_circle_gradients_reach_the_embeddings(batch: Batch) -> None:
         losses.ArcFaceLoss(0.3, 8),
         losses.CircleLoss(0.25, 8, detach_weights=False),
         losses.EllipseLoss(0.25, 8, 2.5, detach_weights=False),
+        losses.SuperEllipseLoss(0.25, 8, 1.5, detach_weights=False),
         losses.SoftmaxLoss(),
         losses.ProxyNCALoss(),
         losses.NPairLoss(normalize=True),

@@ -1,6 +1,15 @@
 """Losses: a boundary and an objective over references. The catalogue names the well-known ones."""
 
-from circlet.losses.boundaries import Angular, Boundary, Circle, Ellipse, LearnedLine, Linear, Thresholds
+from circlet.losses.boundaries import (
+    Angular,
+    Boundary,
+    Circle,
+    Ellipse,
+    LearnedLine,
+    Linear,
+    SuperEllipse,
+    Thresholds,
+)
 from circlet.losses.catalogue import (
     AdaFaceLoss,
     ArcFaceLoss,
@@ -22,6 +31,7 @@ from circlet.losses.catalogue import (
     SoftTripleLoss,
     SubCenterArcFaceLoss,
     SupConLoss,
+    SuperEllipseLoss,
     TripletLoss,
     UnifiedLoss,
 )
@@ -75,6 +85,8 @@ __all__ = [
     "SoftmaxLoss",
     "SubCenterArcFaceLoss",
     "SupConLoss",
+    "SuperEllipse",
+    "SuperEllipseLoss",
     "SupervisedContrastive",
     "Thresholds",
     "TripletLoss",

@@ -10,6 +10,7 @@ from torch import Tensor
 from circlet.engine import PairStatistics, Reduction, softplus
 
 Needs = Literal["both", "positive", "any"]
+Scope = Literal["anchor", "batch"]
 
 
 class Objective(Protocol):
@@ -40,21 +41,32 @@ class Unified:
 
     Args:
         divisor: What the loss is divided by, above 0.
+        scope: "anchor" holds an anchor's positives against its own negatives, as the paper says. "batch"
+            holds all positive pairs of the batch against all negative pairs, as some code does: there is one
+            loss, which every anchor that counts is given, so that the mean is that loss. Among the samples
+            of a batch each pair counts twice, once for either of its anchors: that adds 2 log 2 inside the
+            softplus.
 
     Raises:
-        ValueError: The divisor is not above 0.
+        ValueError: The divisor is not above 0, or the scope is neither of the two.
     """
 
     divisor: float = 1.0
+    scope: Scope = "anchor"
     reductions: ClassVar = (Reduction("positive"), Reduction("negative"))
     needs: ClassVar[Needs] = "both"
 
     def __post_init__(self) -> None:
         _check_above_zero(divisor=self.divisor)
+        if self.scope not in ("anchor", "batch"):
+            raise ValueError(f"scope must be 'anchor' or 'batch', but got {self.scope!r}")
 
     def __call__(self, statistics: PairStatistics) -> Tensor:
         positive, negative = statistics.values
-        loss = softplus(positive + negative)
+        if self.scope == "batch":
+            loss = softplus(_log_sum_exp(positive) + _log_sum_exp(negative)).expand(len(positive))
+        else:
+            loss = softplus(positive + negative)
         return loss if self.divisor == 1 else loss / self.divisor
 
 
@@ -215,3 +227,10 @@ def _check_above_zero(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} must be above 0, but got {value}")
+
+
+def _log_sum_exp(values: Tensor) -> Tensor:
+    """Of all values; where all are -inf it is finite and has no gradient, where torch's has NaN."""
+    least = torch.finfo(values.dtype)
+    shift = values.detach().amax().clamp_min(least.min / 4) if len(values) else values.new_zeros(())
+    return shift + (values - shift).exp().sum().clamp_min(least.tiny).log()

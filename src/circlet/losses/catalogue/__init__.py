@@ -22,7 +22,7 @@ from circlet.losses.catalogue.contrastive import (
     SupConLoss,
 )
 from circlet.losses.catalogue.norms import AdaFaceLoss, MagFaceLoss
-from circlet.losses.catalogue.pairs import CircleLoss, EllipseLoss, TripletLoss, UnifiedLoss
+from circlet.losses.catalogue.pairs import CircleLoss, EllipseLoss, SuperEllipseLoss, TripletLoss, UnifiedLoss
 from circlet.losses.catalogue.proxy_anchor import ProxyAnchorLoss
 from circlet.losses.catalogue.several_centers import SoftTripleLoss, SubCenterArcFaceLoss
 
@@ -47,6 +47,7 @@ __all__ = [
     "SoftmaxLoss",
     "SubCenterArcFaceLoss",
     "SupConLoss",
+    "SuperEllipseLoss",
     "TripletLoss",
     "UnifiedLoss",
 ]

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from circlet.losses.boundaries import Circle, Ellipse, Linear
-from circlet.losses.objectives import AllTriplets, Hinge, Objective, Unified
+from circlet.losses.boundaries import Circle, Easy, Ellipse, Linear, SuperEllipse
+from circlet.losses.objectives import AllTriplets, Hinge, Objective, Scope, Unified
 from circlet.losses.pair_loss import Averaging, PairLoss
 
 
@@ -22,6 +22,8 @@ class CircleLoss(PairLoss):
         scale: gamma. The paper's: 256 for faces, 128 for persons, 80 for fine-grained retrieval.
         optimum_p, optimum_n, delta_p, delta_n: Override what the margin sets.
         detach_weights: False takes the full derivative, through alpha too.
+        easy: "drop" leaves similarities beyond their optimum out, see `circlet.losses.Circle`.
+        scope: "batch" has one log-sum-exp for all anchors, see `circlet.losses.Unified`.
         normalize, reduction: See `PairLoss`.
     """
 
@@ -35,6 +37,8 @@ class CircleLoss(PairLoss):
         delta_p: float | None = None,
         delta_n: float | None = None,
         detach_weights: bool = True,
+        easy: Easy = "keep",
+        scope: Scope = "anchor",
         normalize: bool = True,
         reduction: Averaging = "mean",
     ) -> None:
@@ -46,8 +50,9 @@ class CircleLoss(PairLoss):
             delta_p=delta_p,
             delta_n=delta_n,
             detach_weights=detach_weights,
+            easy=easy,
         )
-        super().__init__(boundary, Unified(), normalize=normalize, reduction=reduction)
+        super().__init__(boundary, Unified(scope=scope), normalize=normalize, reduction=reduction)
 
 
 class EllipseLoss(PairLoss):
@@ -68,6 +73,8 @@ class EllipseLoss(PairLoss):
         ratio: The positives' scale over the negatives'. Default 1.
         optimum_p, optimum_n, delta_p, delta_n: Override what the margin sets.
         detach_weights: False takes the full derivative, through alpha too.
+        easy: "drop" leaves similarities beyond their optimum out, see `circlet.losses.Circle`.
+        scope: "batch" has one log-sum-exp for all anchors, see `circlet.losses.Unified`.
         normalize, reduction: See `PairLoss`.
 
     Raises:
@@ -85,6 +92,8 @@ class EllipseLoss(PairLoss):
         delta_p: float | None = None,
         delta_n: float | None = None,
         detach_weights: bool = True,
+        easy: Easy = "keep",
+        scope: Scope = "anchor",
         normalize: bool = True,
         reduction: Averaging = "mean",
     ) -> None:
@@ -97,8 +106,63 @@ class EllipseLoss(PairLoss):
             delta_p=delta_p,
             delta_n=delta_n,
             detach_weights=detach_weights,
+            easy=easy,
         )
-        super().__init__(boundary, Unified(), normalize=normalize, reduction=reduction)
+        super().__init__(boundary, Unified(scope=scope), normalize=normalize, reduction=reduction)
+
+
+class SuperEllipseLoss(PairLoss):
+    """Circle Loss with a power of its weights: the circle becomes a line, or more square (this project's).
+
+        log[1 + sum_j exp(scale a_n^j (s_n^j - delta_n)) sum_i exp(-scale a_p^i (s_p^i - delta_p))]
+        a = alpha^power; weights alpha, optima and deltas as in `CircleLoss`
+
+    Relation to the others: with power 1 it is `CircleLoss`, with power 0 `UnifiedLoss` of margin
+    1 - 2 margin. The power changes the size of the logits too: scale (2 margin)^(1 - power) has the slope
+    that `scale` has for `CircleLoss` at the target (margin, 1 - margin).
+
+    Args:
+        margin: m, as for `CircleLoss`. Default 0.25.
+        scale: As for `CircleLoss`. Default 256.
+        power: Of the weights, 0 or more. Default 2.
+        optimum_p, optimum_n, delta_p, delta_n: Override what the margin sets.
+        detach_weights: False takes the full derivative, through alpha too.
+        easy: "drop" leaves similarities beyond their optimum out, see `circlet.losses.Circle`.
+        scope: "batch" has one log-sum-exp for all anchors, see `circlet.losses.Unified`.
+        normalize, reduction: See `PairLoss`.
+
+    Raises:
+        ValueError: The scale is not above 0, the power below 0, or a value is not finite.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.25,
+        scale: float = 256.0,
+        power: float = 2.0,
+        *,
+        optimum_p: float | None = None,
+        optimum_n: float | None = None,
+        delta_p: float | None = None,
+        delta_n: float | None = None,
+        detach_weights: bool = True,
+        easy: Easy = "keep",
+        scope: Scope = "anchor",
+        normalize: bool = True,
+        reduction: Averaging = "mean",
+    ) -> None:
+        boundary = SuperEllipse(
+            margin,
+            scale,
+            power,
+            optimum_p=optimum_p,
+            optimum_n=optimum_n,
+            delta_p=delta_p,
+            delta_n=delta_n,
+            detach_weights=detach_weights,
+            easy=easy,
+        )
+        super().__init__(boundary, Unified(scope=scope), normalize=normalize, reduction=reduction)
 
 
 class UnifiedLoss(PairLoss):
@@ -112,6 +176,7 @@ class UnifiedLoss(PairLoss):
     Args:
         margin: How far s_p has to stand above s_n. Default 0.35, the paper's for AM-Softmax.
         scale: gamma. Default 64.
+        scope: "batch" has one log-sum-exp for all anchors, see `circlet.losses.Unified`.
         normalize, reduction: See `PairLoss`.
     """
 
@@ -120,10 +185,13 @@ class UnifiedLoss(PairLoss):
         margin: float = 0.35,
         scale: float = 64.0,
         *,
+        scope: Scope = "anchor",
         normalize: bool = True,
         reduction: Averaging = "mean",
     ) -> None:
-        super().__init__(Linear(margin, scale), Unified(), normalize=normalize, reduction=reduction)
+        super().__init__(
+            Linear(margin, scale), Unified(scope=scope), normalize=normalize, reduction=reduction
+        )
 
 
 class TripletLoss(PairLoss):

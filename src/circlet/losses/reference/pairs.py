@@ -100,3 +100,23 @@ def ellipse(positives: Values, negatives: Values, scale: float, margin: float, r
     """
     logits_p, logits_n = circle_logits(positives, negatives, scale, margin)
     return log_one_plus_sum([ratio * logit_p + logit_n for logit_p in logits_p for logit_n in logits_n])
+
+
+def super_ellipse(positives: Values, negatives: Values, scale: float, margin: float, power: float) -> float:
+    """log[1 + sum_j exp(scale alpha_n^j^k (s_n^j - m)) sum_i exp(-scale alpha_p^i^k (s_p^i - 1 + m))].
+
+    k = power; the weights are those of `circle_logits`. No paper's, this project's.
+    """
+    logits_p = [-scale * max(1 + margin - s_p, 0.0) ** power * (s_p - 1 + margin) for s_p in positives]
+    logits_n = [scale * max(s_n + margin, 0.0) ** power * (s_n - margin) for s_n in negatives]
+    return log_one_plus_sum([logit_p + logit_n for logit_p in logits_p for logit_n in logits_n])
+
+
+def circle_without_easy(positives: Values, negatives: Values, scale: float, margin: float) -> float:
+    """`circle` without the similarities whose weight is 0: s_p >= 1 + m and s_n <= -m."""
+    return circle(
+        [s_p for s_p in positives if s_p < 1 + margin],
+        [s_n for s_n in negatives if s_n > -margin],
+        scale,
+        margin,
+    )
