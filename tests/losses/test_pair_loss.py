@@ -279,5 +279,5 @@ def test_unknown_reduction_is_named(reduction: str | None) -> None:
 def test_prints_what_it_is_made_of() -> None:
     assert repr(losses.UnifiedLoss(0.2, 30, reduction="sum")) == (
         "UnifiedLoss(boundary=Linear(margin=0.2, scale=30), "
-        "objective=Unified(divisor=1.0), normalize=True, reduction='sum')"
+        "objective=Unified(divisor=1.0, scope='anchor'), normalize=True, reduction='sum')"
     )
