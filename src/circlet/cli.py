@@ -12,6 +12,7 @@ _COMMANDS = {
     "train": ("circlet.training.commands", "train an embedding by a recipe, or continue a run"),
     "evaluate": ("circlet.evaluation.commands", "measure a run, or embeddings from anywhere, by a protocol"),
     "report": ("circlet.training.commands", "write the page that shows a run"),
+    "explore": ("circlet.analysis.commands", "write the page that shows how each loss moves a pair"),
 }
 
 

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from circlet.analysis.boundaries import DecisionBoundary
+from circlet.report.plane import boundary_layers
 from circlet.report.run_files import Record
 from circlet.report.style import (
-    INK,
     NEGATIVE,
     NEGATIVE_NAME,
-    PAPER,
     POSITIVE,
     POSITIVE_NAME,
     RECALL,
@@ -167,30 +166,8 @@ def similarity_plane(
         anchors = alt.Chart(inline(rows)).mark_circle(size=14, opacity=0.45, color=RECALL, clip=True)
         layers.append(anchors.encode(x=x, y=y, tooltip=tooltip))
     if boundary is not None:
-        layers += _boundary_layers(boundary, x, y)
+        layers += boundary_layers(boundary, x, y)
     return layered(layers, size, size, "Anchors in the plane of s_n and s_p")
-
-
-def _boundary_layers(boundary: DecisionBoundary, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    curve: Rows = [
-        {"s_n": round(s_n, 5), "s_p": round(s_p, 5), "branch": branch_number, "order": order}
-        for branch_number, branch in enumerate(boundary.branches)
-        for order, (s_n, s_p) in enumerate(branch.tolist())
-    ]
-    line = alt.Chart(inline(curve)).mark_line(color=INK, strokeWidth=2, strokeDash=[6, 4], clip=True)
-    layers = [line.encode(x=x, y=y, detail="branch:N", order="order:Q")]
-    if boundary.target is not None:
-        s_n, s_p = boundary.target
-        label = f"T ({s_n:.2f}, {s_p:.2f})"
-        target = alt.Chart(inline([{"s_n": s_n, "s_p": s_p, "label": label}])).encode(x=x, y=y)
-        name: dict[str, Any] = {"align": "left", "dx": 12, "dy": 1, "fontSize": 14, "fontWeight": "bold"}
-        layers += [
-            target.mark_point(shape="diamond", size=130, filled=True, color=INK, opacity=1),
-            # The same words once broader in the colour of the paper, so that they stand out from the points.
-            target.mark_text(**name, stroke=PAPER, strokeWidth=5, opacity=0.85).encode(text="label:N"),
-            target.mark_text(**name, color=INK).encode(text="label:N"),
-        ]
-    return layers
 
 
 def _finite_values(values: ArrayLike) -> NDArray[np.float64]:

@@ -32,11 +32,17 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 def layered(layers: Sequence[alt.Chart], width: int, height: int, description: str) -> alt.LayerChart:
     """The layers as one chart, with its size, the common fonts and colours, and words for screen readers."""
-    text = {"labelColor": MUTED, "titleColor": MUTED, "labelFontSize": 12, "titleFontSize": 12}
     chart: alt.LayerChart = alt.LayerChart(layer=list(layers)).properties(
         width=width, height=height, description=description
     )
-    chart.config = alt.Config(
+    chart.config = common_look()
+    return chart
+
+
+def common_look() -> alt.Config:
+    """The common fonts and colours, for the outermost chart of a figure."""
+    text = {"labelColor": MUTED, "titleColor": MUTED, "labelFontSize": 12, "titleFontSize": 12}
+    return alt.Config(
         background=PAPER,
         font=FONT,
         view={"stroke": None},
@@ -46,7 +52,6 @@ def layered(layers: Sequence[alt.Chart], width: int, height: int, description: s
         axisY={"domain": False, "ticks": False},
         legend={**text, "orient": "top", "symbolStrokeWidth": 3, "symbolOpacity": 1},
     )
-    return chart
 
 
 def side_colour() -> alt.Color:
