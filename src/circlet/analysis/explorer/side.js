@@ -52,10 +52,10 @@ class Side {
   slider(slider) {
     const {name, symbol, low, high, logarithmic} = slider;
     const to = logarithmic ? Math.log2 : (v) => v;
-    const label = Object.assign(document.createElement("label"), {className: "slider"});
+    const label = Object.assign(document.createElement("label"), {className: "slider", htmlFor: `${this.section.id}-${name}`});
     const [letter, index] = symbol.split("_");
     const written = name === symbol ? "" : `<span class="symbol">${letter}${index ? `<sub>${index}</sub>` : ""}</span>`;
-    label.innerHTML = `<span>${name} ${written}</span><output></output><input type="range" name="${name}">`;
+    label.innerHTML = `<span>${name} ${written}</span><output></output><input type="range" name="${name}" id="${label.htmlFor}">`;
     const [output, input] = [label.querySelector("output"), label.querySelector("input")];
     Object.assign(input, {min: to(low), max: to(high), step: logarithmic ? 0.05 : high - low > 4 ? 0.1 : 0.005});
     const show = () => {

@@ -1,0 +1,287 @@
+"""The explorer in a real browser: its values are the library's, its figures follow the sliders, it fits."""
+
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from circlet.analysis import pair_gradients, write_explorer
+from circlet.analysis.explorer import ENTRIES, Entry
+from circlet.losses import LearnedLine, PairLoss
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with playwright.sync_playwright() as driver:
+        instance = driver.chromium.launch(executable_path=executable, args=arguments)
+        yield instance
+        instance.close()
+
+
+class Visit:
+    """The explorer opened in the browser, with all that it complained of and asked for."""
+
+    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.context = browser.new_context(**context)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("body[data-drawn]", state="attached", timeout=20_000)
+
+    @property
+    def overflows(self) -> bool:
+        return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
+
+    def move(self, side: str, name: str, value: float) -> None:
+        self.page.locator(f"#{side} input[name={name}]").evaluate(
+            "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
+        )
+
+    def choose(self, side: str, name: str) -> None:
+        self.page.select_option(f"#{side}-loss", name)
+
+    def boundary(self, side: str) -> np.ndarray:
+        """The drawn decision boundary as (points, 2) of (s_n, s_p), read back from its pixels."""
+        drawn = self.page.locator(f"#{side}-plane .boundary").get_attribute("d")
+        pixels = np.array(
+            [[float(x) for x in re.findall(r"[\d.]+", part)] for part in re.split("[ML]", drawn)[1:]]
+        )
+        (left, bottom), (right, top) = self.corner(side, 0, 0), self.corner(side, 1, 1)
+        return np.column_stack(
+            [(pixels[:, 0] - left) / (right - left), (bottom - pixels[:, 1]) / (bottom - top)]
+        )
+
+    def corner(self, side: str, s_n: float, s_p: float) -> tuple[float, float]:
+        x, y = self.page.evaluate(
+            """([side, s_n, s_p]) => {
+                const tick = (anchor, value) => [
+                    ...document.querySelectorAll(`#${side}-plane .tick[text-anchor=${anchor}]`),
+                ].find((text) => text.textContent === String(value));
+                // The words of the upright axis stand 4 pixels below their line.
+                return [tick("middle", s_n).x.baseVal[0].value, tick("end", s_p).y.baseVal[0].value - 4];
+            }""",
+            [side, s_n, s_p],
+        )
+        return x, y
+
+    def click(self, side: str, s_n: float, s_p: float) -> None:
+        (left, bottom), (right, top) = self.corner(side, 0, 0), self.corner(side, 1, 1)
+        position = {"x": left + s_n * (right - left), "y": bottom - s_p * (bottom - top)}
+        self.page.locator(f"#{side}-plane svg").click(position=position)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_explorer(tmp_path_factory.mktemp("explorer") / "explore.html")
+
+
+@pytest.fixture
+def visit(browser: Any, path: Path) -> Iterator[Visit]:
+    opened = Visit(browser, path, viewport={"width": 1280, "height": 900})
+    yield opened
+    assert opened.complaints == []
+    assert opened.requests == [path.as_uri()]
+    opened.context.close()
+
+
+def moved(entry: Entry) -> dict[str, Any]:
+    """Values of all sliders a third of their way, and every switch turned."""
+    values: dict[str, Any] = {}
+    for slider in entry.sliders:
+        low, high = (
+            (math.log2(slider.low), math.log2(slider.high))
+            if slider.logarithmic
+            else (slider.low, slider.high)
+        )
+        place = low + 0.37 * (high - low)
+        values[slider.name] = 2**place if slider.logarithmic else place
+    return values | {name: not entry.defaults()[name] for name in entry.switches}
+
+
+def in_double(loss: PairLoss, values: dict[str, Any]) -> PairLoss:
+    """A learned line keeps its numbers as float32: the loss with those of float64."""
+    if isinstance(loss.boundary, LearnedLine):
+        loss.double()
+        with torch.no_grad():
+            loss.boundary.log_scale.fill_(math.log(values["scale"]))
+            loss.boundary.bias.fill_(values["bias"])
+    return loss
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_values_are_those_of_the_library(visit: Visit, entry: Entry) -> None:
+    # No multiple of a slider's step, so that no point lies on the corner of a hinge.
+    places = np.linspace(-0.9973, 0.9981, 21)
+    defaults = {name: value for name, value in entry.defaults().items() if value is not None}
+    for values in (defaults, moved(entry)):
+        expected = pair_gradients(in_double(entry.build(values), values), places[None, :], places[:, None])
+        found = visit.page.evaluate(
+            """([name, values, places]) => places.map((s_p) => places.map((s_n) => {
+                const {loss, negative, positive} = window.circlet.evaluate(name, values, s_n, s_p);
+                return [loss, negative, positive];
+            }))""",
+            [entry.name, values, places.tolist()],
+        )
+        loss, negative, positive = np.moveaxis(np.array(found), 2, 0)
+        np.testing.assert_allclose(loss, expected.loss, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(negative, expected.negative, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(positive, expected.positive, rtol=1e-9, atol=1e-12)
+
+
+def test_every_loss_is_offered_and_drawn(visit: Visit) -> None:
+    options = visit.page.locator("#a-loss option").evaluate_all("options => options.map(o => o.value)")
+    assert sorted(options) == sorted(entry.name for entry in ENTRIES)
+    for entry in ENTRIES:
+        visit.choose("a", entry.name)
+        assert visit.page.locator("#a .call").inner_text().startswith(f"losses.{entry.loss.__name__}(")
+        assert visit.page.locator("#a input[type=range]").count() == len(entry.sliders)
+        assert visit.page.locator("#a-plane .arrows").get_attribute("d")
+        assert "NaN" not in visit.page.locator("#a").inner_html()
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.25, 0.4])
+def test_circle_has_the_radius_of_its_margin(visit: Visit, margin: float) -> None:
+    visit.move("a", "margin", margin)
+    points = visit.boundary("a")
+    assert len(points) > 20
+    np.testing.assert_allclose(np.hypot(points[:, 0], points[:, 1] - 1), math.sqrt(2) * margin, atol=1e-4)
+    assert f"T ({margin:.2f}, {1 - margin:.2f})" in visit.page.locator("#a-plane").inner_text()
+
+
+def test_scale_moves_the_colours_and_not_the_circle(visit: Visit) -> None:
+    before = visit.boundary("a")
+    picture = "canvas => canvas.toDataURL()"
+    colours = visit.page.locator("#a-positive canvas").evaluate(picture)
+    visit.move("a", "scale", 3)  # its logarithm: the scale becomes 8
+    assert "scale=8)" in visit.page.locator("#a .call").inner_text()
+    np.testing.assert_array_equal(visit.boundary("a"), before)
+    assert visit.page.locator("#a-positive canvas").evaluate(picture) != colours
+
+
+def test_deltas_follow_the_margin_until_they_are_moved(visit: Visit) -> None:
+    delta = visit.page.locator("#a label", has=visit.page.locator("input[name=delta_n]")).locator("output")
+    visit.move("a", "margin", 0.3)
+    assert delta.inner_text() == "0.3"
+    visit.move("a", "delta_n", 0.1)
+    visit.move("a", "margin", 0.2)
+    assert delta.inner_text() == "0.1"
+    # Eq. 7: the centre is the middle of O and Delta, the radius half of their distance.
+    points, radius = visit.boundary("a"), math.hypot(-0.2 - 0.1, 1.2 - 0.8) / 2
+    np.testing.assert_allclose(np.hypot(points[:, 0] + 0.05, points[:, 1] - 1), radius, atol=1e-4)
+    visit.page.click("#a .reset")
+    assert "T (0.25, 0.75)" in visit.page.locator("#a-plane").inner_text()
+
+
+def test_lines_and_corners(visit: Visit) -> None:
+    visit.move("b", "margin", 0.2)
+    points = visit.boundary("b")
+    np.testing.assert_allclose(points[:, 1] - points[:, 0], 0.2, atol=1e-4)
+    visit.choose("b", "ContrastiveLoss")
+    visit.move("b", "threshold_p", 0.8)
+    np.testing.assert_allclose(visit.boundary("b"), [[0, 0.8], [0.5, 0.8], [0.5, 1]], atol=1e-4)
+
+
+def test_the_whole_plane_of_cosines(visit: Visit) -> None:
+    visit.page.check("#range input[value='-1']")
+    points = visit.boundary("a")
+    # Below -m the weight of the negative is 0, so that the positive alone decides.
+    assert points[:, 0].min() == pytest.approx(-1, abs=1e-4)
+    np.testing.assert_allclose(points[points[:, 0] < -0.26][:, 1], 0.75, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["CircleLoss", "ArcFaceLoss", "MultiSimilarityLoss", 'TripletLoss(mining="hard")']
+)
+def test_a_click_lets_a_pair_go_down_the_loss(visit: Visit, name: str) -> None:
+    visit.choose("a", name)
+    before = visit.page.locator("#a-plane .flow").count()
+    visit.click("a", 0.7, 0.25)
+    assert visit.page.locator("#a-plane .flow").count() == before + 1
+    assert visit.page.locator("#b-plane .flow").count() == before + 1, "the other loss gets the same pair"
+    for flow in visit.page.evaluate("window.circlet.flows().map((flows) => flows.at(-1))"):
+        losses, points = np.array(flow["losses"]), np.array(flow["points"])
+        assert points[0] == pytest.approx([0.7, 0.25], abs=0.01)
+        assert len(losses) == len(points) > 10
+        assert (np.diff(losses) <= 1e-12 + 1e-3 * losses[0]).all()
+        assert losses[-1] < 0.5 * losses[0]
+        assert points[-1, 1] - points[-1, 0] > 0
+    text = visit.page.locator("#a tbody tr").last.inner_text()
+    assert "(0.70, 0.25)" in text
+
+
+def test_pairs_can_be_let_go_without_a_pointer(visit: Visit) -> None:
+    visit.page.click("#clear")
+    assert visit.page.locator(".plane .flow").count() == 0
+    visit.page.fill("#start-n", "0.9")
+    visit.page.fill("#start-p", "0.4")
+    visit.page.locator("#go").focus()
+    visit.page.keyboard.press("Enter")
+    assert visit.page.locator(".plane .flow").count() == 2
+    assert "(0.90, 0.40)" in visit.page.locator("#b tbody").inner_text()
+    visit.page.locator("#a input[name=margin]").focus()
+    visit.page.keyboard.press("ArrowRight")
+    assert "margin=0.255" in visit.page.locator("#a .call").inner_text()
+
+
+def test_pointer_tells_the_values(visit: Visit) -> None:
+    (left, bottom), (right, top) = visit.corner("a", 0, 0), visit.corner("a", 1, 1)
+    position = {"x": left + 0.2 * (right - left), "y": bottom - 0.5 * (bottom - top)}
+    visit.page.locator("#a-plane svg").hover(position=position)
+    told = visit.page.locator("#a .readout").inner_text()
+    assert "at (0.20, 0.50)" in told
+    assert float(re.search(r"L = ([\d.]+)", told)[1]) == pytest.approx(42.24, abs=1)
+    assert "not yet solved" in told
+
+
+def test_figures_have_words(visit: Visit) -> None:
+    figures = visit.page.locator(".plot svg[role=img]")
+    assert figures.count() == 10
+    for words in figures.evaluate_all(
+        "figures => figures.map((figure) => figure.getAttribute('aria-label'))"
+    ):
+        assert len(words) > 30
+    unnamed = visit.page.locator("input, select, button").evaluate_all(
+        "all => all.filter((one) => !one.labels?.length && !one.textContent.trim()).length"
+    )
+    assert unnamed == 0
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+)
+def test_it_fits(browser: Any, path: Path, width: int, scheme: str) -> None:
+    opened = Visit(browser, path, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    for name in ("EllipseLoss", "MultiSimilarityLoss"):
+        opened.choose("a", name)
+        opened.click("a", 0.95, 0.05)
+        assert not opened.overflows
+    opened.page.check("#range input[value='-1']")
+    assert not opened.overflows
+    ink = opened.page.locator("#a-plane .boundary").evaluate("path => getComputedStyle(path).stroke")
+    assert ink == ("rgb(233, 236, 241)" if scheme == "dark" else "rgb(29, 36, 48)")
+    assert opened.complaints == []
+    opened.context.close()
+
+
+def test_figures_follow_the_width_of_the_window(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 390, "height": 800})
+    visit.page.wait_for_function("document.querySelector('#a-plane svg').getAttribute('width') < 390")
+    assert not visit.overflows
