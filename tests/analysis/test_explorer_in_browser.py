@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from circlet.analysis import pair_gradients, write_explorer
+from circlet.analysis import loss_boundary, pair_gradients, write_explorer
 from circlet.analysis.explorer import ENTRIES, Entry
 from circlet.losses import LearnedLine, PairLoss
 
@@ -144,6 +144,17 @@ def test_values_are_those_of_the_library(visit: Visit, entry: Entry) -> None:
         np.testing.assert_allclose(loss, expected.loss, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(negative, expected.negative, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(positive, expected.positive, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_targets_are_those_of_the_library(visit: Visit, entry: Entry) -> None:
+    defaults = {name: value for name, value in entry.defaults().items() if value is not None}
+    for values in (defaults, moved(entry)):
+        expected = loss_boundary(in_double(entry.build(values), values)).target
+        found = visit.page.evaluate(
+            "([name, values]) => window.circlet.target(name, values, [-1, 1])", [entry.name, values]
+        )
+        assert found == (None if expected is None else pytest.approx(expected, abs=1e-5)), values
 
 
 def test_every_loss_is_offered_and_drawn(visit: Visit) -> None:
@@ -283,5 +294,13 @@ def test_it_fits(browser: Any, path: Path, width: int, scheme: str) -> None:
 
 def test_figures_follow_the_width_of_the_window(visit: Visit) -> None:
     visit.page.set_viewport_size({"width": 390, "height": 800})
-    visit.page.wait_for_function("document.querySelector('#a-plane svg').getAttribute('width') < 390")
+    width = visit.page.evaluate(
+        """async () => {
+            const svg = document.querySelector("#a-plane svg");
+            for (let frame = 0; frame < 200 && svg.clientWidth > 390; frame++)
+                await new Promise(requestAnimationFrame);
+            return svg.clientWidth;
+        }"""
+    )
+    assert 200 < width < 390
     assert not visit.overflows

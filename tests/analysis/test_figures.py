@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ def test_a_loss_of_ones_own_is_drawn_and_named() -> None:
 def test_a_loss_without_a_boundary_is_refused(figure: Any) -> None:
     with pytest.raises(ValueError, match="needs a loss with a boundary"):
         figure(losses.CenterLoss())
+
+
+def test_the_code_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "explore.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"boundary.pdf", "gradients.png"}
 
 
 def test_command_writes_page_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

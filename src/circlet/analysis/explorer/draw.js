@@ -30,10 +30,12 @@ class Plot {
     [this.canvas, this.svg] = place.children;
   }
 
-  // Axes of two ranges as wide as the place is now; x and y then turn values into pixels.
-  begin(horizontal, vertical, names, height = null) {
-    this.width = this.place.clientWidth;
-    this.height = height ?? this.width - EDGE.left - EDGE.right + EDGE.top + EDGE.bottom;
+  // The width that there is. Apart from drawing: after each change the browser would lay out the page again.
+  measure() { this.width = this.place.clientWidth; }
+
+  // Axes of two ranges over the width measured; x and y then turn values into pixels.
+  begin(horizontal, vertical, names) {
+    this.height = this.width - EDGE.left - EDGE.right + EDGE.top + EDGE.bottom;
     const inner = {width: this.width - EDGE.left - EDGE.right, height: this.height - EDGE.top - EDGE.bottom};
     this.inner = inner;
     this.x = (v) => EDGE.left + ((v - horizontal[0]) / (horizontal[1] - horizontal[0])) * inner.width;

@@ -42,22 +42,22 @@ document.getElementById("clear").addEventListener("click", () => {
   for (const side of page.sides) side.drawFlows();
 });
 
-let width = window.innerWidth;
-window.addEventListener("resize", () => {
-  if (window.innerWidth === width) return;
-  width = window.innerWidth;
+// The window changes its width, and the scroll bar takes some of it once the figures are there. In the next
+// frame: figures that change the height while it is being observed are an error.
+let width = null;
+new ResizeObserver(([{contentRect}]) => requestAnimationFrame(() => {
+  if (contentRect.width === width) return;
+  width = contentRect.width;
   for (const side of page.sides) side.draw();
-});
+  document.body.dataset.drawn = String(page.sides.length);
+})).observe(document.querySelector(".both"));
 
-// The values of the page, for whoever wants to check or use them.
+// The numbers behind the figures, for whoever wants to check or use them.
 window.circlet = {
-  names: ENTRIES.map((entry) => entry.name),
   evaluate: (name, values, s_n, s_p) => makeLoss(name, values).evaluate(s_n, s_p),
-  boundary: (name, values, range) => decisionBoundary(makeLoss(name, values), range),
   target: (name, values, range) => {
     const loss = makeLoss(name, values);
     return targetPoint(loss, decisionBoundary(loss, range), range);
   },
   flows: () => page.sides.map((side) => side.flows),
 };
-document.body.dataset.drawn = String(page.sides.length);

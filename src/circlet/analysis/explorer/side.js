@@ -102,6 +102,7 @@ class Side {
   }
 
   draw() {
+    for (const plot of Object.values(this.plots)) plot.measure();
     const {range} = this.page, [low, high] = range, half = (high - low) / CELLS / 2;
     const values = Object.fromEntries(Object.entries(this.values).filter(([, value]) => value !== null));
     const loss = (this.loss = makeLoss(this.entry.name, values));
