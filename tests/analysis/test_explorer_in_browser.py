@@ -82,10 +82,12 @@ class Visit:
         )
         return x, y
 
-    def click(self, side: str, s_n: float, s_p: float) -> None:
+    def place(self, side: str, s_n: float, s_p: float) -> dict[str, float]:
         (left, bottom), (right, top) = self.corner(side, 0, 0), self.corner(side, 1, 1)
-        position = {"x": left + s_n * (right - left), "y": bottom - s_p * (bottom - top)}
-        self.page.locator(f"#{side}-plane svg").click(position=position)
+        return {"x": left + s_n * (right - left), "y": bottom - s_p * (bottom - top)}
+
+    def click(self, side: str, s_n: float, s_p: float) -> None:
+        self.page.locator(f"#{side}-plane svg").click(position=self.place(side, s_n, s_p))
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +106,12 @@ def visit(browser: Any, path: Path) -> Iterator[Visit]:
 
 def moved(entry: Entry) -> dict[str, Any]:
     """Values of all sliders a third of their way, and every switch turned."""
-    values: dict[str, Any] = {}
-    for slider in entry.sliders:
-        low, high = (
-            (math.log2(slider.low), math.log2(slider.high))
-            if slider.logarithmic
-            else (slider.low, slider.high)
-        )
-        place = low + 0.37 * (high - low)
-        values[slider.name] = 2**place if slider.logarithmic else place
+    values = {
+        some.name: some.low * (some.high / some.low) ** 0.37
+        if some.logarithmic
+        else some.low + 0.37 * (some.high - some.low)
+        for some in entry.sliders
+    }
     return values | {name: not entry.defaults()[name] for name in entry.switches}
 
 
@@ -241,8 +240,8 @@ def test_a_click_lets_a_pair_go_down_the_loss(visit: Visit, name: str) -> None:
 def test_pairs_can_be_let_go_without_a_pointer(visit: Visit) -> None:
     visit.page.click("#clear")
     assert visit.page.locator(".plane .flow").count() == 0
-    visit.page.fill("#start-n", "0.9")
-    visit.page.fill("#start-p", "0.4")
+    for name, value in (("n", "0.9"), ("p", "0.4")):
+        visit.page.fill(f"#start-{name}", value)
     visit.page.locator("#go").focus()
     visit.page.keyboard.press("Enter")
     assert visit.page.locator(".plane .flow").count() == 2
@@ -253,9 +252,7 @@ def test_pairs_can_be_let_go_without_a_pointer(visit: Visit) -> None:
 
 
 def test_pointer_tells_the_values(visit: Visit) -> None:
-    (left, bottom), (right, top) = visit.corner("a", 0, 0), visit.corner("a", 1, 1)
-    position = {"x": left + 0.2 * (right - left), "y": bottom - 0.5 * (bottom - top)}
-    visit.page.locator("#a-plane svg").hover(position=position)
+    visit.page.locator("#a-plane svg").hover(position=visit.place("a", 0.2, 0.5))
     told = visit.page.locator("#a .readout").inner_text()
     assert "at (0.20, 0.50)" in told
     assert float(re.search(r"L = ([\d.]+)", told)[1]) == pytest.approx(42.24, abs=1)

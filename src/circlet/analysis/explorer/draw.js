@@ -107,7 +107,8 @@ function ticks([low, high]) {
   const power = 10 ** Math.floor(Math.log10(size));
   const round = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= size * 0.999) * power;
   const found = [];
-  for (let i = Math.ceil(low / round - 1e-9); i * round <= high + 1e-9 * round; i++) found.push(Number((i * round).toPrecision(12)));
+  for (let i = Math.ceil(low / round - 1e-9); i * round <= high + 1e-9 * round; i++)
+    found.push(Number((i * round).toPrecision(12)));
   return found;
 }
 
@@ -127,6 +128,7 @@ function arrowPath(plot, evaluate, [low, high], count) {
   const places = spread(low + distance / 2, high - distance / 2, count);
   const found = places.flatMap((s_p) => places.map((s_n) => ({s_n, s_p, ...evaluate(s_n, s_p)})));
   const largest = Math.max(...found.map(({negative, positive}) => Math.hypot(negative, positive)));
+  const written = (...pixels) => pixels.map((pixel) => pixel.toFixed(1)).join(" ");
   let d = "";
   for (const {s_n, s_p, negative, positive} of found) {
     const length = Math.hypot(negative, positive);
@@ -134,10 +136,10 @@ function arrowPath(plot, evaluate, [low, high], count) {
     const half = (0.46 * pixels * length) / largest, [across, up] = [-negative / length, positive / length];
     const [x, y] = [plot.x(s_n), plot.y(s_p)], [tipX, tipY] = [x + half * across, y + half * up];
     const head = Math.min(6, 0.3 * pixels, 1.2 * half);
-    d += `M${(x - half * across).toFixed(1)} ${(y - half * up).toFixed(1)}L${tipX.toFixed(1)} ${tipY.toFixed(1)}`;
+    d += `M${written(x - half * across, y - half * up)}L${written(tipX, tipY)}`;
     for (const turn of [-1, 1]) {
       const [back, aside] = [head * 0.88, turn * head * 0.48];
-      d += `M${tipX.toFixed(1)} ${tipY.toFixed(1)}l${(-back * across - aside * up).toFixed(1)} ${(-back * up + aside * across).toFixed(1)}`;
+      d += `M${written(tipX, tipY)}l${written(-back * across - aside * up, -back * up + aside * across)}`;
     }
   }
   return d;

@@ -78,7 +78,8 @@ class Side {
 
   switch(argument) {
     const label = Object.assign(document.createElement("label"), {className: "switch"});
-    label.innerHTML = `<input type="checkbox" name="${argument}"> <span>${argument} <span class="symbol">α is a constant in the gradient, as in the paper</span></span>`;
+    label.innerHTML = `<input type="checkbox" name="${argument}"> <span>${argument} ` +
+      `<span class="symbol">α is a constant in the gradient, as in the paper</span></span>`;
     const input = label.querySelector("input");
     input.checked = this.values[argument];
     input.addEventListener("change", () => { this.values[argument] = input.checked; this.draw(); });
@@ -166,14 +167,16 @@ class Side {
     if (this.target) {
       const [x, y] = [plot.x(this.target[0]), plot.y(this.target[1])], near = x > plot.width - 130;
       plot.add(`<path class="target" d="M${x} ${y - 8}L${x + 8} ${y}L${x} ${y + 8}L${x - 8} ${y}Z"/>` +
-        `<text class="name" x="${near ? x - 14 : x + 14}" y="${y + 5}" text-anchor="${near ? "end" : "start"}">T ${pointText(this.target)}</text>`);
+        `<text class="name" x="${near ? x - 14 : x + 14}" y="${y + 5}" text-anchor="${near ? "end" : "start"}">` +
+        `T ${pointText(this.target)}</text>`);
     }
     const target = this.target ? `, its target T at ${pointText(this.target)}` : "";
     plot.end(`${this.entry.title} in the plane of s_n (across) and s_p (up): the decision boundary${target}, arrows of ` +
       `gradient descent, and the flows of ${this.flows.length} pairs, which the table below lists`);
-    this.find("tbody").innerHTML = this.flows.map((found, i) =>
-      `<tr><th scope="row">${this.page.letter(i)}</th><td>${pointText(found.points[0])}</td><td>${pointText(found.points.at(-1))}</td>` +
-      `<td>${shown(found.losses[0])} → ${shown(found.losses.at(-1))}</td><td>${found.points.length - 1}</td></tr>`).join("");
+    this.find("tbody").innerHTML = this.flows.map(({points, losses}, i) =>
+      `<tr><th scope="row">${this.page.letter(i)}</th><td>${pointText(points[0])}</td>` +
+      `<td>${pointText(points.at(-1))}</td><td>${shown(losses[0])} → ${shown(losses.at(-1))}</td>` +
+      `<td>${points.length - 1}</td></tr>`).join("");
     this.drawCourse();
     this.tell(this.page.pointed);
   }
@@ -207,9 +210,14 @@ class Side {
       return;
     }
     const letter = this.page.letter(this.flows.length - 1);
-    for (const [which, i] of [["negative", 0], ["positive", 1]])
-      plot.addInside(`<path class="course ${which}" d="${pathOf(thinned(last.points.map((point, step) => [step, point[i]])), plot.x, plot.y)}"/>`);
-    if (last.crossing >= 0) plot.addInside(`<path class="crossing" d="M${plot.x(last.crossing)} ${EDGE.top}v${plot.inner.height}"/>`);
+    for (const [which, i] of [["negative", 0], ["positive", 1]]) {
+      const curve = thinned(last.points.map((point, step) => [step, point[i]]));
+      plot.addInside(`<path class="course ${which}" d="${pathOf(curve, plot.x, plot.y)}"/>`);
+    }
+    if (last.crossing >= 0) {
+      const place = `M${plot.x(last.crossing)} ${EDGE.top}v${plot.inner.height}`;
+      plot.addInside(`<path class="crossing" d="${place}"/>`);
+    }
     caption.textContent = last.crossing >= 0
       ? `${letter} crosses at ${pointText(last.points[last.crossing])}, after ${last.crossing} steps.`
       : `${letter} does not cross the boundary.`;
