@@ -1,8 +1,10 @@
-"""How a loss optimises, drawn: decision boundaries, gradients, and the page that explores them."""
+"""How a loss optimises: decision boundaries and gradients, drawn and on a page, and convergence as numbers."""
 
 from typing import TYPE_CHECKING, Any
 
 from circlet.analysis.boundaries import DecisionBoundary, decision_boundary, solved
+from circlet.analysis.convergence import Convergence, convergence
+from circlet.analysis.course import Clocks
 from circlet.analysis.gradients import PairGradients, loss_boundary, pair_gradients
 
 if TYPE_CHECKING:
@@ -10,9 +12,12 @@ if TYPE_CHECKING:
     from circlet.analysis.figures import boundary_figure, gradient_figure
 
 __all__ = [
+    "Clocks",
+    "Convergence",
     "DecisionBoundary",
     "PairGradients",
     "boundary_figure",
+    "convergence",
     "decision_boundary",
     "gradient_figure",
     "loss_boundary",

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circlet.analysis.convergence import Convergence, convergence
+from circlet.analysis.course import Clocks
 from circlet.errors import CircletError
+from circlet.losses import Boundary
 
 Record = Mapping[str, Any]
 Arrays = dict[str, NDArray[Any]]
 
 EMBEDDING_ARRAYS = ("embeddings", "labels", "paths", "role", "class_names")
 SIMILARITY_ARRAYS = ("anchor_positive", "anchor_negative", "positive", "negative")
+TRAJECTORY_ARRAYS = ("row", "step", "negative", "positive", "samples", "followed", "unseen", "unsolved")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class RunFiles:
         results: the content of results.json.
         embeddings: the arrays `embeddings`, `labels`, `paths`, `role` and `class_names` of embeddings.npz.
         similarities: the arrays of similarities.npz.
+        trajectories: the arrays of trajectories.npz: where training samples crossed the decision boundary.
         notes: one sentence for every file or line that could not be read.
     """
 
@@ -39,6 +44,7 @@ class RunFiles:
     results: Record | None
     embeddings: Arrays | None
     similarities: Arrays | None
+    trajectories: Arrays | None
     notes: list[str]
 
     @classmethod
@@ -70,12 +76,41 @@ class RunFiles:
             results=_results(folder / "results.json", notes),
             embeddings=_arrays(folder / "embeddings.npz", EMBEDDING_ARRAYS, notes),
             similarities=_arrays(folder / "similarities.npz", SIMILARITY_ARRAYS, notes),
+            trajectories=_arrays(folder / "trajectories.npz", TRAJECTORY_ARRAYS, notes),
             notes=notes,
         )
 
     def of_kind(self, kind: str) -> list[Record]:
         """The records of one kind: "start", "train" or "evaluation"."""
         return [record for record in self.records if record.get("kind") == kind]
+
+    def convergence(
+        self,
+        boundary: Boundary | None = None,
+        *,
+        target_recall: float | None = None,
+        budget: Clocks | None = None,
+    ) -> Convergence:
+        """How the run converged, as far as its files tell; see `circlet.analysis.convergence`.
+
+        Args:
+            boundary: the boundary of the run's loss; None leaves out what lies in the plane of (s_n, s_p).
+            target_recall: recall@1 whose time is asked for. Default 95 % of the run's highest.
+            budget: what the area under recall is normalised to. Default the run's own end.
+
+        Raises:
+            ValueError: the target is outside 0 to 1, or a budget is not above 0.
+        """
+        crossed, arrays = self.trajectories, self.similarities
+        return convergence(
+            self.of_kind("evaluation"),
+            boundary=boundary,
+            crossed=None if crossed is None else (crossed["negative"], crossed["positive"]),
+            converged=None if arrays is None else (arrays["anchor_negative"], arrays["anchor_positive"]),
+            similarities=None if arrays is None else (arrays["negative"], arrays["positive"]),
+            target_recall=target_recall,
+            budget=budget,
+        )
 
 
 def _records(path: Path, notes: list[str]) -> list[Record]:

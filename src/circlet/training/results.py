@@ -10,6 +10,7 @@ from circlet.data import ImageDataset, load
 from circlet.errors import CircletError
 from circlet.models import Views
 from circlet.report import write_report
+from circlet.report.run_files import RunFiles
 from circlet.training.checkpoint import load_model
 from circlet.training.console import Console
 from circlet.training.evaluation import Embedded, RawPixels, embed, figures
@@ -93,6 +94,9 @@ def evaluate_run(run: Run, console: Console) -> Record:
     if views.number > 1:
         results["views"] = views.number
         results["trained_in_views"] = figures(held_out.retrieval(embedded_by(views), recall_at))
+    # With the boundary as it was learned, where it learns.
+    boundary = parts.learner.criterion.cpu().boundary
+    results["convergence"] = RunFiles.read(run.folder).convergence(boundary).to_dict()
     run.write_results(results)
     return results
 
