@@ -14,7 +14,7 @@ from circlet.losses import CircleLoss, cached_backward
 from circlet.models import ConvNet, Embedder
 from circlet.references import Memory, Proxies
 from circlet.training.learner import Learner
-from circlet.training.monitor import batch_similarities
+from circlet.training.monitor import batch_pairs
 from circlet.training.run import Record, Run
 
 # A network without statistics over the batch.
@@ -127,7 +127,7 @@ def test_the_similarities_recorded_are_those_of_the_loss() -> None:
     first, second = torch.randn(16, 8), torch.randn(16, 8)
     learner.loss(first, labels)
     learner.loss(second, labels)
-    seen = batch_similarities(criterion, second, labels, learner.compared)
+    seen = batch_pairs(criterion, second, labels, learner.compared)
     # The memory holds the second batch by now. The loss saw it once, and each anchor never beside itself.
     assert memory.count == 32
     assert (len(seen.positive), len(seen.negative)) == (16 * (3 + 4), 16 * 24)

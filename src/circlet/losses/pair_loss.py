@@ -92,7 +92,18 @@ class PairLoss(nn.Module):
         Raises:
             ValueError: Shapes, dtypes or values are not as said, or an embedding is not finite.
         """
-        statistics = self.statistics(embeddings, labels, references)
+        return self.of_statistics(self.statistics(embeddings, labels, references), embeddings)
+
+    def of_statistics(self, statistics: PairStatistics, embeddings: Tensor) -> Tensor:
+        """The loss from the reduced logits of each anchor, the last step of a call.
+
+        Args:
+            statistics: As `statistics` gives them.
+            embeddings: (batch, dim) those of the call.
+
+        Returns:
+            As for a call.
+        """
         counted = statistics.having(self.objective.needs)
         return averaged(self.objective(statistics), counted, self.reduction)
 

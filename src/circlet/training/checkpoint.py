@@ -53,12 +53,14 @@ class TrainingState:
         optimizer: Its moments and learning rates.
         precision: The loss scale of half-precision training.
         progress: Where the training stands.
+        trajectories: Which samples crossed the decision boundary.
     """
 
     model: nn.Module
     optimizer: Stateful
     precision: Stateful
     progress: Progress
+    trajectories: Stateful
 
     def save(self, path: Path) -> None:
         """Write it with the random state; the file before stays until this one is whole."""
@@ -67,6 +69,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
             "progress": asdict(self.progress),
+            "trajectories": self.trajectories.state_dict(),
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
         }
         with written_whole(path) as temporary:
@@ -87,6 +90,9 @@ class TrainingState:
         self.precision.load_state_dict(state["precision"])
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
+        # A run that was begun before they were recorded has some from here on.
+        if "trajectories" in state:
+            self.trajectories.load_state_dict(state["trajectories"])
         torch.set_rng_state(state["random"]["cpu"])
         if len(state["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random"]["cuda"])

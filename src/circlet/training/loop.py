@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 
+from circlet.analysis.effective_rank import effective_rank
 from circlet.data import Batch
 from circlet.errors import CircletError
 from circlet.losses import cached_backward
@@ -19,10 +20,11 @@ from circlet.training.checkpoint import Progress, TrainingState
 from circlet.training.console import Console
 from circlet.training.evaluation import embed, figures
 from circlet.training.learner import make_optimizer, set_learning_rate
-from circlet.training.monitor import batch_similarities, summary
 from circlet.training.parts import Parts
 from circlet.training.recipe import Recipe
-from circlet.training.run import Record, Run
+from circlet.training.recording import batch_figures
+from circlet.training.run import Record, Run, written_whole
+from circlet.training.trajectories import Trajectories
 
 
 def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
@@ -38,7 +40,8 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     learner.embedder.to(memory_format=torch.channels_last)
     model, stepper = fabric.setup(learner, optimizer)
     progress = Progress()
-    state = TrainingState(learner, optimizer, fabric.strategy.precision, progress)
+    trajectories = Trajectories(len(parts.manifest), recipe.seed)
+    state = TrainingState(learner, optimizer, fabric.strategy.precision, progress, trajectories)
     last, best = run.checkpoints / "last.pt", run.checkpoints / "best.pt"
     resumed = last.exists()
     if resumed:
@@ -58,11 +61,14 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
         console.broken(parts.held_out_broken.add(embedded.broken))
         measured = figures(parts.held_out.retrieval(embedded, tuple(recipe.evaluation.recall_at)))
         at = {"step": progress.step, "seconds": progress.seconds, "cpu_seconds": progress.cpu_seconds}
-        records.add({"kind": "evaluation", **at, **measured})
+        rank = effective_rank(embedded.embeddings)
+        records.add({"kind": "evaluation", **at, **measured, "effective_rank": rank})
         console.measured(progress.step, progress.seconds, measured)
         by = recipe.evaluation.best_by
         value = measured["recall_at"]["1"] if by == "recall_at_1" else measured[by]
-        # The best is written before the last, so that no resumed run believes in a best that is not there.
+        # These are written before the last, so that no resumed run believes in one that is not there.
+        with written_whole(run.trajectories) as path:
+            trajectories.save(path)
         if value > progress.best:
             progress.best = value
             state.save(best)
@@ -87,28 +93,32 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     batches = endless(parts, progress)
     with console.progress(settings.steps, progress.step) as bar:
         while progress.step < settings.steps:
-            started, processor = time.perf_counter(), time.process_time()
+            before = progress.seconds
+            recorded = progress.step == 0 or (progress.step + 1) % recipe.log_every == 0
             set_learning_rate(optimizer, settings, progress.step)
             loss = 0.0
             for _ in range(recipe.batch.accumulate):
-                batch = next(batches)
-                console.broken(parts.broken.add(batch.broken))
-                batch_loss, embeddings, labels = backward(batch)
-                loss += batch_loss.item() / recipe.batch.accumulate
-            norm = _clip(fabric, model, stepper, settings.clip_norm)
-            stepper.step()
-            stepper.zero_grad()
+                with _timed(progress):
+                    batch = next(batches)
+                    console.broken(parts.broken.add(batch.broken))
+                    batch_loss, embeddings, labels = backward(batch)
+                    loss += batch_loss.item() / recipe.batch.accumulate
+                # Before the step, which moves proxies in place.
+                called_with = learner.criterion, embeddings, labels, learner.compared
+                trajectories.see(progress.step + 1, batch.indices, *called_with)
+            seen = batch_figures(*called_with) if recorded else {}
+            with _timed(progress):
+                norm = _clip(fabric, model, stepper, settings.clip_norm)
+                stepper.step()
+                stepper.zero_grad()
             progress.step += 1
-            took = time.perf_counter() - started
-            progress.seconds += took
-            progress.cpu_seconds += time.process_time() - processor
+            took = progress.seconds - before
 
             if progress.step == 1:
                 expected = parts.expected_initial_loss()
                 records.add({"kind": "start", "step": 1, "expected_loss": expected, "first_loss": loss})
                 console.first_loss(loss, expected)
-            if progress.step % recipe.log_every == 0 or progress.step == 1:
-                seen = batch_similarities(learner.criterion, embeddings, labels, learner.compared)
+            if recorded:
                 record = {
                     "kind": "train",
                     "step": progress.step,
@@ -119,14 +129,22 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
                     "learning_rate": optimizer.param_groups[0]["lr"],
                     "gradient_norm": norm,
                     "images_per_second": recipe.batch.accumulate * len(labels) / took,
-                    "positive": summary(seen.positive),
-                    "negative": summary(seen.negative),
+                    **seen,
                 }
                 records.add(record)
                 bar.update(record)
             if progress.step % recipe.evaluation.every == 0 or progress.step == settings.steps:
                 measure()
     records.close()
+
+
+@contextmanager
+def _timed(progress: Progress) -> Iterator[None]:
+    """Counts the time inside as training; what is recorded beside it is left out."""
+    started, processor = time.perf_counter(), time.process_time()
+    yield
+    progress.seconds += time.perf_counter() - started
+    progress.cpu_seconds += time.process_time() - processor
 
 
 def _clip(fabric: Fabric, model: nn.Module, stepper: Any, largest: float) -> float:

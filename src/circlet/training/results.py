@@ -14,7 +14,7 @@ from circlet.report.run_files import RunFiles
 from circlet.training.checkpoint import load_model
 from circlet.training.console import Console
 from circlet.training.evaluation import Embedded, RawPixels, embed, figures
-from circlet.training.monitor import BatchSimilarities, batch_similarities
+from circlet.training.monitor import BatchPairs, batch_pairs
 from circlet.training.parts import Parts, image_dataset, make_parts
 from circlet.training.recipe import Recipe, read_recipe
 from circlet.training.run import Record, Run, written_whole
@@ -111,13 +111,14 @@ def _write_similarities(run: Run, recipe: Recipe, parts: Parts, device: torch.de
     """Training pairs as the loss sees them at the end: batches of the sampler, without augmentation."""
     parts.learner.eval()
     dataset: ImageDataset = image_dataset(recipe, parts.manifest, training=False)
-    seen: list[BatchSimilarities] = []
+    seen: list[BatchPairs] = []
+    hardest: list[tuple[torch.Tensor, torch.Tensor]] = []
     for batch in load(dataset, parts.sampler, workers=0):
         labels = batch.labels.to(device)
         embeddings = parts.learner.embedder(batch.images.to(device))
-        criterion, references = parts.learner.criterion, parts.learner.references
-        seen.append(batch_similarities(criterion, embeddings, labels, references))
-        if sum(len(part.hardest_positive) for part in seen) >= _MOST_ANCHORS:
+        seen.append(batch_pairs(parts.learner.criterion, embeddings, labels, parts.learner.references))
+        hardest.append(seen[-1].hardest())
+        if sum(len(negative) for negative, _ in hardest) >= _MOST_ANCHORS:
             break
     generator = torch.Generator().manual_seed(recipe.seed)
 
@@ -129,8 +130,8 @@ def _write_similarities(run: Run, recipe: Recipe, parts: Parts, device: torch.de
     with written_whole(run.similarities) as path:
         np.savez(
             path,
-            anchor_positive=torch.cat([part.hardest_positive for part in seen]).float().cpu().numpy(),
-            anchor_negative=torch.cat([part.hardest_negative for part in seen]).float().cpu().numpy(),
-            positive=sample([part.positive for part in seen]),
-            negative=sample([part.negative for part in seen]),
+            anchor_positive=torch.cat([positive for _, positive in hardest]).float().cpu().numpy(),
+            anchor_negative=torch.cat([negative for negative, _ in hardest]).float().cpu().numpy(),
+            positive=sample([pairs.positive for pairs in seen]),
+            negative=sample([pairs.negative for pairs in seen]),
         )

@@ -19,7 +19,7 @@ class Run:
 
     Attributes:
         folder: Holds config.yaml, metrics.jsonl, checkpoints/, results.json, embeddings.npz,
-            similarities.npz, report.html and TensorBoard's events.
+            similarities.npz, trajectories.npz, report.html and TensorBoard's events.
     """
 
     folder: Path
@@ -89,6 +89,10 @@ class Run:
     @property
     def similarities(self) -> Path:
         return self.folder / "similarities.npz"
+
+    @property
+    def trajectories(self) -> Path:
+        return self.folder / "trajectories.npz"
 
     def records(self) -> list[Record]:
         """The records of metrics.jsonl; a last line cut off by a crash is left out."""

@@ -45,7 +45,6 @@ class _MarginByNorm(PairLoss, ABC):
             ValueError: An anchor has not exactly one positive among the references.
         """
         statistics = self.statistics(embeddings, labels, references)
-        others, own = statistics.values
         wrong = (statistics.positive_count != 1).nonzero()
         if len(wrong) > 0:
             position = int(wrong[0])
@@ -54,10 +53,14 @@ class _MarginByNorm(PairLoss, ABC):
                 f"that at position {position} has {int(statistics.positive_count[position])}: give it "
                 f"references.Proxies(num_classes, embedding_dim)"
             )
-        norms = torch.linalg.vector_norm(embeddings.to(own.dtype), dim=1)
         if self.training:
-            self.observe(norms.detach())
-        loss = self.losses(others, -own / self.scale, norms)
+            self.observe(_lengths(embeddings, statistics).detach())
+        return self.of_statistics(statistics, embeddings)
+
+    def of_statistics(self, statistics: PairStatistics, embeddings: Tensor) -> Tensor:
+        """The loss from the log-sum-exp over the other classes, the own cosine and the lengths (batch,)."""
+        others, own = statistics.values
+        loss = self.losses(others, -own / self.scale, _lengths(embeddings, statistics))
         return averaged(loss, statistics.having("both"), self.reduction)
 
     def expected_initial_loss(self, positives: int, negatives: int) -> float:
@@ -87,6 +90,11 @@ class _MarginByNorm(PairLoss, ABC):
     @abstractmethod
     def losses(self, others: Tensor, cosine: Tensor, norms: Tensor) -> Tensor:
         """(batch,) from the log-sum-exp over the other classes, the own cosine and the lengths."""
+
+
+def _lengths(embeddings: Tensor, statistics: PairStatistics) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(embeddings.to(statistics.values[0].dtype), dim=1)
+    return lengths
 
 
 class AdaFaceLoss(_MarginByNorm):

@@ -45,7 +45,10 @@ class ProxyAnchorLoss(PairLoss):
         Raises:
             ValueError: There are no references besides the batch, or shapes or values are not as said.
         """
-        statistics = self.statistics(embeddings, labels, references)
+        return self.of_statistics(self.statistics(embeddings, labels, references), embeddings)
+
+    def of_statistics(self, statistics: PairStatistics, embeddings: Tensor) -> Tensor:
+        """The loss from the reduced logits of each proxy."""
         positive, negative = (softplus(values) for values in statistics.values)
         with_positive = (statistics.positive_count > 0).sum()
         return positive.sum() / with_positive.clamp_min(1) + negative.sum() / max(len(negative), 1)
