@@ -59,6 +59,7 @@ def _write_run(folder: Path) -> Path:
     (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
     (folder / "results.json").write_text(json.dumps(_results()), encoding="utf-8")
     _write_embeddings(folder, random)
+    _write_trajectories(folder, random)
     anchors = 4000
     np.savez(
         folder / "similarities.npz",
@@ -92,6 +93,23 @@ def _results() -> dict[str, object]:
         "trained": _figures(0.913),
         "untrained": _figures(0.447),
         "raw_pixels": _figures(0.521),
+        "convergence": {
+            "target_recall": 0.867,
+            "to_target": {"steps": 791.2, "minutes": 1.58, "cpu_minutes": None},
+            "budget": {"steps": 1500.0, "minutes": 3.0, "cpu_minutes": None},
+            "recall_area": {"steps": 0.812, "minutes": 0.812, "cpu_minutes": None},
+            "crossed": None,
+            "converged": {
+                "pairs": 4000,
+                "negative": 0.24,
+                "positive": 0.78,
+                "solved": 0.615,
+                "target_distance": 0.114,
+                "along": 0.081,
+                "across": 0.0785,
+            },
+            "overlap": {"misordered": 0.00012, "coefficient": 0.0034},
+        },
     }
 
 
@@ -114,17 +132,45 @@ def _records(random: np.random.Generator) -> list[dict[str, object]]:
                     "images_per_second": float(random.normal(2100, 60)),
                     "positive": _quantiles(0.3 + 0.58 * progress, 0.2 - 0.1 * progress),
                     "negative": _quantiles(0.12 - 0.09 * progress, 0.16 - 0.05 * progress),
+                    "active": 1 - 0.8 * progress,
+                    "gradient_mass": {
+                        "positive_hardest": 0.3 + 0.4 * progress,
+                        "positive_unsolved": 1 - 0.6 * progress,
+                        "negative_hardest": 0.5 + 0.4 * progress,
+                        "negative_unsolved": 1 - 0.5 * progress,
+                    },
+                    "effective_rank": 20 - 8 * progress,
                 }
             )
         if step % 150 == 0:
             recall = 0.447 + 0.47 * (1 - math.exp(-step / 400))
-            records.append({"kind": "evaluation", "step": step, "seconds": 0.12 * step, **_figures(recall)})
+            at = {"step": step, "seconds": 0.12 * step}
+            records.append(
+                {"kind": "evaluation", **at, **_figures(recall), "effective_rank": 15 - 2 * progress}
+            )
     return records
 
 
 def _quantiles(mean: float, deviation: float) -> dict[str, float]:
     places = {"q05": -1.64, "q25": -0.67, "q50": 0.0, "q75": 0.67, "q95": 1.64}
     return {"mean": mean} | {name: min(1.0, mean + place * deviation) for name, place in places.items()}
+
+
+def _write_trajectories(folder: Path, random: np.random.Generator) -> None:
+    """5,000 of 9,000 samples followed: 4,200 crossed, 500 did not, 300 were solved from the start."""
+    crossings = 4200
+    angle, distance = random.uniform(0.3, 1.2, crossings), random.uniform(0.3, math.sqrt(2) * 0.25, crossings)
+    np.savez(
+        folder / "trajectories.npz",
+        row=np.arange(crossings),
+        step=random.integers(2, STEPS, crossings),
+        negative=distance * np.sin(angle),
+        positive=1 - distance * np.cos(angle),
+        samples=np.array(9000),
+        followed=np.array(5000),
+        unseen=np.array(0),
+        unsolved=np.array(500),
+    )
 
 
 def _write_embeddings(folder: Path, random: np.random.Generator) -> None:

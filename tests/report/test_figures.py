@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from circlet.analysis.boundaries import DecisionBoundary, decision_boundary
-from circlet.losses import Boundary
+from circlet.losses import Boundary, Circle
 from circlet.report import figures
 from circlet.report.run_files import RunFiles
 
@@ -210,3 +210,61 @@ def test_figures_are_saved_for_papers(
         content = path.read_bytes()
         assert content.startswith(signature)
         assert len(content) > 3000
+
+
+def test_crossing_plane_holds_both_kinds_of_pairs() -> None:
+    boundary = decision_boundary(Circle(0.25, 256))
+    chart = figures.crossing_plane(
+        ([0.1, 0.2, math.nan], [0.8, 0.7, 0.5]), ([0.05], [0.9]), boundary, steps=[12, 40, 50]
+    )
+    rows = {str(row): row for rows in tables(chart) for row in rows if "kind" in row}.values()
+    assert sorted((row["kind"], row["s_n"], row["s_p"], row.get("step")) for row in rows) == [
+        ("at the end", 0.05, 0.9, None),
+        ("crossing the boundary", 0.1, 0.8, 12),
+        ("crossing the boundary", 0.2, 0.7, 40),
+    ]
+    (target,) = table(chart, "label")
+    assert (target["s_n"], target["s_p"]) == pytest.approx((0.25, 0.75))
+
+
+def test_crossing_plane_of_many_keeps_steps_with_their_pairs() -> None:
+    s_n = np.linspace(0, 0.5, 20_000)
+    chart = figures.crossing_plane((s_n, 1 - s_n), ([], []), steps=np.arange(20_000))
+    rows = table(chart, "step")
+    assert len(rows) == 3000
+    for row in rows[::100]:
+        assert row["s_n"] == pytest.approx(s_n[row["step"]], abs=1e-4)
+        assert row["s_p"] == pytest.approx(1 - row["s_n"], abs=2e-4)
+
+
+def test_crossing_plane_refuses_other_lengths() -> None:
+    with pytest.raises(ValueError, match=r"same shape \(pairs,\), got \(2,\) and \(1,\)"):
+        figures.crossing_plane(([0, 0], [1]), ([], []))
+
+
+def test_active_and_rank_curves_hold_the_records(records: list[Any]) -> None:
+    train = [record for record in records if record["kind"] == "train"]
+    rows = table(figures.active_curve(records), "active")
+    np.testing.assert_allclose([row["active"] for row in rows], [r["active"] for r in train], rtol=1e-5)
+    ranks = [rows for rows in tables(figures.rank_curve(records)) if rows and "rank" in rows[0]]
+    by_name = {rows[0]["of"]: rows for rows in ranks}
+    assert len(by_name["training batch"]) == len(train)
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    assert [row["rank"] for row in by_name["held-out pictures"]] == pytest.approx(
+        [record["effective_rank"] for record in evaluations], rel=1e-5
+    )
+
+
+def test_gradient_mass_holds_four_lines_and_gaps() -> None:
+    mass = {"positive_hardest": 0.3, "positive_unsolved": 0.9, "negative_hardest": 0.7}
+    records = [
+        {"kind": "train", "step": 10, "gradient_mass": mass},
+        {"kind": "train", "step": 20, "gradient_mass": {}},
+    ]
+    rows = table(figures.gradient_mass(records), "pairs")
+    found = {(row["side"][:3], row["pairs"], row["step"]): row["share"] for row in rows}
+    assert found["pos", "hardest tenth", 10] == 0.3
+    assert found["pos", "not yet solved", 10] == 0.9
+    assert found["neg", "hardest tenth", 10] == 0.7
+    assert found["neg", "not yet solved", 10] is None
+    assert all(share is None for (_, _, step), share in found.items() if step == 20)

@@ -69,7 +69,7 @@ def test_headline_numbers(page: Page) -> None:
 
 
 def test_figures_and_captions(page: Page) -> None:
-    assert len(page.specifications) == 9
+    assert len(page.specifications) == 13
     assert all(specification["description"] for specification in page.specifications.values())
     assert page.specifications["loss"]["width"] == "container"
     plane = page.specifications["similarity-plane"]
@@ -81,6 +81,42 @@ def test_share_of_anchors_beyond_the_boundary(page: Page, finished_run: Path) ->
     with np.load(finished_run / "similarities.npz") as arrays:
         inside = arrays["anchor_negative"] ** 2 + (arrays["anchor_positive"] - 1) ** 2 < 2 * 0.25**2
     assert f"{inside.mean():.0%} have crossed the dashed line" in page.text
+
+
+def test_crossings_are_counted_and_drawn_with_the_boundary(page: Page) -> None:
+    assert "4,200 of 5,000 images have crossed, 500 have not" in page.text
+    assert "5,000 of 9,000 were followed, drawn at random" in page.text
+    assert "T (0.25, 0.75)" in json.dumps(page.specifications["crossings"])
+
+
+def test_convergence_is_told_in_a_table(page: Page) -> None:
+    assert re.search(r"steps to recall@1 86\.7% .{0,30} 791 ", page.text)
+    assert re.search(r"minutes to it .{0,60} 1\.58 ", page.text)
+    assert re.search(r"solved at the end .{0,40} 61\.5% ", page.text)
+    assert re.search(r"distance to T at the end .{0,40} 0\.114 ", page.text)
+    # What the run does not have is no row.
+    assert "processor minutes" not in page.text
+    assert "when they crossed" not in page.text
+
+
+def test_a_run_from_before_these_records_says_what_is_missing(tmp_path: Path, write_run: WriteRun) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "trajectories.npz").unlink()
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    del results["convergence"]
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    with (run / "metrics.jsonl").open("w", encoding="utf-8") as file:
+        for record in records:
+            for name in ("active", "gradient_mass", "effective_rank"):
+                record.pop(name, None)
+            file.write(json.dumps(record) + "\n")
+    page = Page(write_report(run))
+    assert len(page.specifications) == 9
+    for what in ("crossings", "active anchors", "the gradient on single pairs", "the effective rank"):
+        assert f"This run was trained without a record of {what}." in page.text
+    assert page.text.count(f"circlet train {run}/config.yaml --output FOLDER trains it again") == 4
+    assert f"no figures of convergence. circlet evaluate {run} measures them." in page.text
 
 
 def test_without_a_boundary_none_is_drawn(finished_run: Path) -> None:
@@ -118,9 +154,9 @@ def test_interrupted_run_names_the_commands(tmp_path: Path, write_run: WriteRun)
     for name in ("results.json", "embeddings.npz", "similarities.npz"):
         (run / name).unlink()
     page = Page(write_report(run))
-    assert page.text.count(f"circlet evaluate '{run}'") == 4
+    assert page.text.count(f"circlet evaluate '{run}'") == 5
     assert page.images == []
-    assert len(page.specifications) == 7
+    assert len(page.specifications) == 11
 
 
 def test_run_that_has_only_begun(tmp_path: Path) -> None:

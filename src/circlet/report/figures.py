@@ -5,10 +5,16 @@ PDF), and the report embeds the same specification.
 """
 
 from circlet.report.curves import loss_curve, recall_curve, training_curve
-from circlet.report.similarities import similarity_bands, similarity_histogram, similarity_plane
+from circlet.report.optimisation import active_curve, gradient_mass, rank_curve
+from circlet.report.plane import crossing_plane, similarity_plane
+from circlet.report.similarities import similarity_bands, similarity_histogram
 
 __all__ = [
+    "active_curve",
+    "crossing_plane",
+    "gradient_mass",
     "loss_curve",
+    "rank_curve",
     "recall_curve",
     "similarity_bands",
     "similarity_histogram",

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from circlet.losses import Boundary
+from circlet.report.convergence_table import convergence_rows
 from circlet.report.html import rendered
 from circlet.report.neighbours import Neighbour, choose_queries, picture
 from circlet.report.run_files import Record, RunFiles
-from circlet.report.sections import similarity_figures, training_figures
+from circlet.report.sections import optimisation_figures, similarity_figures, training_figures
 from circlet.report.style import number
 
 
@@ -44,6 +45,8 @@ def write_report(run: Path, boundary: Boundary | None = None) -> Path:
         config=files.config,
         training=training_figures(files, train_command),
         similarities=similarity_figures(files, boundary, train_command, evaluate_command),
+        optimisation=optimisation_figures(files, boundary, train_command),
+        convergence=convergence_rows((files.results or {}).get("convergence") or {}),
         queries=_queries(files, notes),
         notes=notes,
         evaluate_command=evaluate_command,

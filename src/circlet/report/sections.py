@@ -168,3 +168,81 @@ def _plane(arrays: dict[str, Any] | None, boundary: Boundary | None, missing: st
     return Figure(
         name, title, caption + ".", figures.similarity_plane(negative, positive, curve), missing, square=True
     )
+
+
+def optimisation_figures(files: RunFiles, boundary: Boundary | None, train_command: str) -> list[Figure]:
+    """Crossings of the decision boundary, active anchors, gradient on hard pairs, effective rank.
+
+    Args:
+        files: the run.
+        boundary: the boundary of its loss, or None.
+        train_command: the command that trains it.
+
+    Returns:
+        The four figures in this order.
+    """
+    train = files.of_kind("train")
+
+    def missing(what: str) -> str:
+        if not train:
+            return f"No training step is logged yet. `{train_command}` trains."
+        again = f"{train_command}/config.yaml --output FOLDER"
+        return f"This run was trained without a record of {what}. `{again}` trains it again, with one."
+
+    def recorded(field: str) -> bool:
+        return any(record.get(field) is not None for record in train)
+
+    return [
+        _crossings(files, boundary, missing("crossings")),
+        Figure(
+            "active",
+            "Active anchors",
+            "How many anchors of a batch the loss still moves: those whose gradient is more than 1% of "
+            "what a hopeless anchor would get. Near 0% there is nothing left to learn from such batches.",
+            figures.active_curve(train) if recorded("active") else None,
+            missing("active anchors"),
+        ),
+        Figure(
+            "gradient-mass",
+            "Gradient on hard pairs",
+            "How much of the gradient the hardest tenth of the pairs of a batch carries (solid; 10% if "
+            "all pairs weigh the same), and how much falls on pairs that are not yet solved (dashed): the "
+            "rest is spent on easy pairs.",
+            figures.gradient_mass(train) if recorded("gradient_mass") else None,
+            missing("the gradient on single pairs"),
+        ),
+        Figure(
+            "effective-rank",
+            "Effective rank",
+            "In how many directions the embeddings spread: a line that falls towards 1 is a collapse. A "
+            "batch of few classes has a low rank by itself.",
+            figures.rank_curve(files.records) if recorded("effective_rank") else None,
+            missing("the effective rank"),
+        ),
+    ]
+
+
+def _crossings(files: RunFiles, boundary: Boundary | None, missing: str) -> Figure:
+    name, title = "crossings", "Where pairs cross the decision boundary"
+    crossed, arrays = files.trajectories, files.similarities
+    if crossed is None:
+        return Figure(name, title, "", None, missing, square=True)
+    number, followed = len(crossed["row"]), int(crossed["followed"])
+    caption = (
+        "Training images when they were first seen beyond the boundary, and images at the end: the narrower "
+        f"the passage, the surer the aim. {number:,} of {followed:,} images have crossed, "
+        f"{int(crossed['unsolved']):,} have not, the others were beyond it from the start or never drawn"
+    )
+    if followed < int(crossed["samples"]):
+        caption += f"; {followed:,} of {int(crossed['samples']):,} were followed, drawn at random"
+    empty = np.zeros(0)
+    negative, positive = (
+        empty if arrays is None else arrays[name] for name in ("anchor_negative", "anchor_positive")
+    )
+    chart = figures.crossing_plane(
+        (crossed["negative"], crossed["positive"]),
+        (negative, positive),
+        None if boundary is None else decision_boundary(boundary),
+        steps=crossed["step"],
+    )
+    return Figure(name, title, caption + ".", chart, missing, square=True)

@@ -1,22 +1,15 @@
 """Figures of the similarities that a loss works on: s_p of positive pairs and s_n of negative pairs."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from circlet.analysis.boundaries import DecisionBoundary
-from circlet.report.plane import boundary_layers
 from circlet.report.run_files import Record
 from circlet.report.style import (
-    NEGATIVE,
     NEGATIVE_NAME,
-    POSITIVE,
     POSITIVE_NAME,
-    RECALL,
     Rows,
     inline,
     layered,
@@ -27,7 +20,6 @@ from circlet.report.style import (
     thinned,
 )
 
-PLANE_POINTS = 3000
 QUANTILES = {"q05": "5%", "q25": "25%", "q50": "median", "q75": "75%", "q95": "95%"}
 
 
@@ -113,61 +105,6 @@ def similarity_histogram(
         )
     )
     return layered([chart], width, height, "Histogram of the similarities of positives and negatives")
-
-
-def similarity_plane(
-    anchor_negative: ArrayLike,
-    anchor_positive: ArrayLike,
-    boundary: DecisionBoundary | None = None,
-    *,
-    seed: int = 0,
-    size: int = 410,
-) -> alt.LayerChart:
-    """The hardest pairs of every anchor in the plane of (s_n, s_p), with the loss's decision boundary.
-
-    Drawn as Sun et al. 2020, Fig. 5.
-
-    Args:
-        anchor_negative: (anchors,) largest s_n of each anchor.
-        anchor_positive: (anchors,) smallest s_p of each anchor.
-        boundary: the decision boundary, drawn dashed, and its target point; None draws neither.
-        seed: draws the 3,000 anchors that are shown where there are more.
-        size: width and height of the plot in pixels.
-
-    Returns:
-        The chart.
-
-    Raises:
-        ValueError: the two arrays differ in shape.
-    """
-    negative, positive = (np.asarray(side, dtype=np.float64) for side in (anchor_negative, anchor_positive))
-    if negative.ndim != 1 or negative.shape != positive.shape:
-        raise ValueError(
-            "anchor_negative and anchor_positive must have the same shape (anchors,), "
-            f"got {negative.shape} and {positive.shape}"
-        )
-    points = np.stack([negative, positive], axis=1)
-    points = points[np.isfinite(points).all(axis=1)]
-    if len(points) > PLANE_POINTS:
-        points = np.random.default_rng(seed).choice(points, PLANE_POINTS, replace=False)
-    scale = alt.Scale(domain=[max(-1.0, math.floor(10 * points.min(initial=0)) / 10), 1.0], nice=False)
-    axis: dict[str, Any] = {"tickCount": 6, "format": "~g", "grid": True}
-    negative_axis, positive_axis = (
-        alt.Axis(**axis, titleColor=NEGATIVE),
-        alt.Axis(**axis, titleColor=POSITIVE),
-    )
-    x = alt.X("s_n:Q", title="s_n, hardest negative of the anchor", scale=scale, axis=negative_axis)
-    y = alt.Y("s_p:Q", title="s_p, hardest positive of the anchor", scale=scale, axis=positive_axis)
-
-    layers: list[alt.Chart] = []
-    if len(points):
-        rows: Rows = [{"s_n": round(s_n, 4), "s_p": round(s_p, 4)} for s_n, s_p in points.tolist()]
-        tooltip = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("s_n", "s_p")]
-        anchors = alt.Chart(inline(rows)).mark_circle(size=14, opacity=0.45, color=RECALL, clip=True)
-        layers.append(anchors.encode(x=x, y=y, tooltip=tooltip))
-    if boundary is not None:
-        layers += boundary_layers(boundary, x, y)
-    return layered(layers, size, size, "Anchors in the plane of s_n and s_p")
 
 
 def _finite_values(values: ArrayLike) -> NDArray[np.float64]:
