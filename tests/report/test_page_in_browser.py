@@ -23,6 +23,10 @@ FIGURES = {
     "similarity-bands",
     "similarity-histogram",
     "similarity-plane",
+    "crossings",
+    "active",
+    "gradient-mass",
+    "effective-rank",
 }
 
 
@@ -98,6 +102,8 @@ def test_marks_of_the_data_are_drawn(visit: Visit) -> None:
         return int(visit.page.locator(f"#{figure} .mark-{kind} path").count())
 
     assert marks("similarity-plane", "symbol") >= 3001  # 3,000 anchors and the target
+    assert marks("crossings", "symbol") >= 6001  # 3,000 of either kind and the target
+    assert marks("gradient-mass", "line") == 4
     assert marks("loss", "line") == 2
     assert marks("recall-minutes", "symbol") >= 2 * 11
     assert marks("similarity-bands", "area") == 4
