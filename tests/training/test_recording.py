@@ -37,9 +37,6 @@ def test_each_record_tells_whom_the_loss_moves_and_how_the_embeddings_spread(run
         for side in ("positive", "negative"):
             assert 0 < record["gradient_mass"][f"{side}_hardest"] <= 1
             assert 0 <= record["gradient_mass"][f"{side}_unsolved"] <= 1
-    # At the start no anchor is solved, and later some are.
-    assert train[0]["gradient_mass"]["negative_unsolved"] > 0.99
-    assert train[-1]["gradient_mass"]["negative_unsolved"] < 0.99
 
 
 def test_the_rank_of_an_evaluation_is_that_of_the_embeddings(run: Path) -> None:
