@@ -1,4 +1,4 @@
-"""How a loss optimises: decision boundaries and gradients, drawn and on a page, and convergence as numbers."""
+"""How a loss optimises: boundaries and gradients, drawn and on a page, and convergence as numbers."""
 
 from typing import TYPE_CHECKING, Any
 
