@@ -11,6 +11,11 @@ from circlet.errors import CircletError
 _COMMANDS = {
     "train": ("circlet.training.commands", "train an embedding by a recipe, or continue a run"),
     "evaluate": ("circlet.evaluation.commands", "measure a run, or embeddings from anywhere, by a protocol"),
+    "compare": (
+        "circlet.experiments.commands",
+        "train recipes alike, and say how sure differences are",
+    ),
+    "sweep": ("circlet.experiments.commands", "search settings of a recipe, and show how they matter"),
     "report": ("circlet.training.commands", "write the page that shows a run"),
     "explore": ("circlet.analysis.commands", "write the page that shows how each loss moves a pair"),
 }

@@ -6,7 +6,7 @@ from circlet.data.images import Batch, BrokenImages, ImageDataset, load
 from circlet.data.manifest import Manifest
 from circlet.data.omniglot import Omniglot
 from circlet.data.sampler import BatchDraw, InOrder, PKSampler
-from circlet.data.sources import DataSource, ImageFolder, ManifestFile
+from circlet.data.sources import DataSource, HeldOutClasses, ImageFolder, ManifestFile
 
 __all__ = [
     "Augmentation",
@@ -15,6 +15,7 @@ __all__ = [
     "BrokenImages",
     "DataSource",
     "Glyphs",
+    "HeldOutClasses",
     "ImageDataset",
     "ImageFolder",
     "InOrder",

@@ -3,6 +3,9 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import polars as pl
+import torch
+
 from circlet.data.manifest import SPLITS, Manifest, divided, listed
 from circlet.errors import CircletError
 
@@ -83,6 +86,43 @@ class ImageFolder(DataSource):
                 f"pictures in it ({', '.join(EXTENSIONS)}), or such folders inside of {', '.join(SPLITS)}"
             )
         return Manifest.of(rows, root)
+
+
+class HeldOutClasses(DataSource):
+    """Another source's training classes, some of them held out: to choose settings by them, not by the test.
+
+    The classes are drawn at random. They become the split "test", in which every picture looks for the others
+    of its class; the source's own test, query and gallery pictures are left out.
+
+    Args:
+        source: Where the pictures come from.
+        share: Share of the training classes that are held out.
+        seed: Of the draw.
+    """
+
+    def __init__(self, source: DataSource, share: float = 0.2, seed: int = 0) -> None:
+        self.source = source
+        self.share = share
+        self.seed = seed
+
+    def manifest(self) -> Manifest:
+        """
+        Raises:
+            CircletError: The share leaves fewer than two classes on either side.
+        """
+        training = self.source.manifest().split("train")
+        classes = sorted(set(training.table["label"].to_list()))
+        number = round(self.share * len(classes))
+        if number < 2 or len(classes) - number < 2:
+            raise CircletError(
+                f"a share of {self.share} holds {number} of {len(classes)} training classes out, but at "
+                f"least 2 must be held out and 2 be left to train on: choose another share, or take more "
+                f"classes"
+            )
+        order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        held_out = [classes[place] for place in order[:number]]
+        split = pl.when(pl.col("label").is_in(held_out)).then(pl.lit("test")).otherwise(pl.lit("train"))
+        return Manifest(training.table.with_columns(split.alias("split")), training.root)
 
 
 def _folders(root: Path) -> list[Path]:

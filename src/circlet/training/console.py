@@ -1,7 +1,7 @@
 """What a training says on the terminal."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,15 @@ class Console:
             f"the first loss is {loss:.4g}; embeddings spread at random have {expected:.4g}, "
             f"those of an untrained network, which resemble one another, somewhat less or more"
         )
+
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """A table whose first row holds the titles."""
+        table = Table(*rows[0])
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows[1:]:
+            table.add_row(*row)
+        self._terminal.print(table)
 
     @contextmanager
     def progress(self, steps: int, done: int) -> Iterator["Bar"]:

@@ -16,6 +16,7 @@ from circlet.analysis.effective_rank import effective_rank
 from circlet.data import Batch
 from circlet.errors import CircletError
 from circlet.losses import cached_backward
+from circlet.training.allocator import peak_megabytes
 from circlet.training.checkpoint import Progress, TrainingState
 from circlet.training.console import Console
 from circlet.training.evaluation import embed, figures
@@ -61,11 +62,11 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
         console.broken(parts.held_out_broken.add(embedded.broken))
         measured = figures(parts.held_out.retrieval(embedded, tuple(recipe.evaluation.recall_at)))
         at = {"step": progress.step, "seconds": progress.seconds, "cpu_seconds": progress.cpu_seconds}
+        at["peak_megabytes"] = peak_megabytes(fabric.device)
         rank = effective_rank(embedded.embeddings)
         records.add({"kind": "evaluation", **at, **measured, "effective_rank": rank})
         console.measured(progress.step, progress.seconds, measured)
-        by = recipe.evaluation.best_by
-        value = measured["recall_at"]["1"] if by == "recall_at_1" else measured[by]
+        value = _figure(recipe.evaluation.best_by, measured, progress.step)
         # These are written before the last, so that no resumed run believes in one that is not there.
         with written_whole(run.trajectories) as path:
             trajectories.save(path)
@@ -145,6 +146,14 @@ def _timed(progress: Progress) -> Iterator[None]:
     yield
     progress.seconds += time.perf_counter() - started
     progress.cpu_seconds += time.process_time() - processor
+
+
+def _figure(name: str, measured: Record, step: int) -> float:
+    """What marks the best checkpoint: the highest of these."""
+    if name == "last":
+        return step
+    value: float = measured["recall_at"]["1"] if name == "recall_at_1" else measured[name]
+    return value
 
 
 def _clip(fabric: Fabric, model: nn.Module, stepper: Any, largest: float) -> float:

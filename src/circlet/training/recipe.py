@@ -129,7 +129,8 @@ class EvaluationSettings:
     Args:
         every: Steps between two measurements; a checkpoint is written at each.
         recall_at: The k of recall@k.
-        best_by: The figure whose highest value marks the best checkpoint.
+        best_by: The figure whose highest value marks the best checkpoint; "last" takes the last one, where
+            the pictures that are measured must not choose it.
         batch_size: Pictures embedded at once.
         mirrored_views: `circlet evaluate` also measures each picture together with its mirror image; see
             `circlet.models.Views`.
@@ -138,7 +139,7 @@ class EvaluationSettings:
 
     every: int = 200
     recall_at: Sequence[int] = (1, 2, 4, 8)
-    best_by: Literal["recall_at_1", "map_at_r", "mean_average_precision"] = "map_at_r"
+    best_by: Literal["recall_at_1", "map_at_r", "mean_average_precision", "last"] = "map_at_r"
     batch_size: int = 256
     mirrored_views: bool = False
     rotated_views: bool = False

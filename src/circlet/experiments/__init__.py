@@ -1,0 +1,1 @@
+"""Many trainings: fair comparisons of recipes, and sweeps over settings."""

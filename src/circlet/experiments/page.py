@@ -1,0 +1,183 @@
+"""The files that a comparison and a sweep end with: page, table, JSON, figures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from circlet.experiments import figures
+from circlet.experiments.outcome import Compared, Outcome
+from circlet.experiments.settings import NAMES, Measure, shown
+from circlet.experiments.statistics import interval
+from circlet.report.html import rendered
+from circlet.report.sections import Figure
+from circlet.training.run import written_whole
+
+Table = list[list[str]]
+
+TEMPLATE = Path(__file__).parent / "comparison.html"
+
+
+def write_comparison(
+    outcome: Outcome, folder: Path, measure: Measure, notes: Sequence[str], formats: Sequence[str]
+) -> Path:
+    """Write results.json, table.md, report.html and the figures of a comparison.
+
+    Args:
+        outcome: What was found.
+        folder: Where to.
+        measure: The figure that the figures show.
+        notes: What a reader must know besides.
+        formats: Of the figures: "svg", "png", "pdf".
+
+    Returns:
+        The path of the page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = _sections(outcome, measure)
+    table = comparison_table(outcome, ("recall_at_1", "map_at_r"))
+    caption = _caption(outcome, measure)
+    write_files(folder, outcome.to_dict(), f"{markdown(table)}\n{caption}\n", sections, formats)
+    seeds = max(len(entry.runs) for entry in outcome.entries)
+    page = rendered(
+        TEMPLATE,
+        name=folder.resolve().name,
+        summary=f"{len(outcome.entries)} entries, {seeds} {'seed' if seeds == 1 else 'seeds'} each",
+        table=table,
+        table_caption=caption,
+        sections=sections,
+        notes=list(notes),
+    )
+    with written_whole(folder / "report.html") as path:
+        path.write_text(page, encoding="utf-8")
+    return folder / "report.html"
+
+
+def write_files(
+    folder: Path,
+    results: dict[str, Any],
+    table: str,
+    sections: Sequence[tuple[str, Sequence[Figure]]],
+    formats: Sequence[str],
+) -> None:
+    """Write results.json, table.md and every figure as FOLDER/figures/NAME.FORMAT."""
+    with written_whole(folder / "results.json") as path:
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    with written_whole(folder / "table.md") as path:
+        path.write_text(table, encoding="utf-8")
+    for _, listed in sections:
+        for figure in listed:
+            for form in formats:
+                (folder / "figures").mkdir(exist_ok=True)
+                if figure.chart is not None:
+                    figure.chart.save(folder / "figures" / f"{figure.name}.{form}", scale_factor=2)
+
+
+def comparison_table(outcome: Outcome, measures: Sequence[Measure]) -> Table:
+    """The table: a row of titles, and one for each entry; figures in percent."""
+    gaps = {measure: outcome.differences(measure) for measure in measures}
+    titles = ["entry"]
+    for measure in measures:
+        titles += [NAMES[measure], "95 %", f"above {outcome.baseline}", "p"]
+    table = [[*titles, "ms a step", "MiB", "seeds"]]
+    for entry in outcome.entries:
+        row = [entry.name]
+        for measure in measures:
+            row += _cells(entry, measure, gaps[measure])
+        cost = entry.cost()
+        row += [f"{cost['milliseconds']:.0f}", f"{cost['peak_megabytes']:.0f}", str(len(entry.runs))]
+        table.append(row)
+    return table
+
+
+def markdown(table: Table) -> str:
+    """A table as Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in table]
+    return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]) + "\n"
+
+
+def _cells(entry: Compared, measure: Measure, gaps: dict[str, Any]) -> list[str]:
+    scores = entry.scores[measure]
+    low, high = interval(scores)
+    spread = "" if scores.deviation is None else f" ± {100 * scores.deviation:.2f}"
+    cells = [f"{100 * scores.mean:.2f}{spread}", f"{100 * low:.1f} to {100 * high:.1f}"]
+    if entry.name not in gaps:
+        return [*cells, "", ""]
+    gap, corrected = gaps[entry.name]
+    p_value = "" if corrected is None else f"{corrected:.2g}"
+    return [*cells, f"{100 * gap.mean:+.2f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})", p_value]
+
+
+def _caption(outcome: Outcome, measure: Measure) -> str:
+    tuned = [
+        f"{entry.name}: {shown(entry.tuned.settings)} (of {entry.tuned.trials} trials)"
+        for entry in outcome.entries
+        if entry.tuned.settings
+    ]
+    text = (
+        "Mean and standard deviation over the seeds, in percent, at the last step. 95 %: the interval for "
+        "other seeds and other test classes (two-way bootstrap). Differences are paired by seed and class; p "
+        "is that of the paired t-test over the seeds, corrected for the number of entries (Holm)."
+    )
+    return f"{text} Tuned: {'; '.join(tuned)}." if tuned else text
+
+
+def _sections(outcome: Outcome, measure: Measure) -> list[tuple[str, list[Figure]]]:
+    entries, name = outcome.entries, NAMES[measure]
+    bands = "the line is the mean of the seeds, the band one standard deviation on either side"
+    return [
+        (
+            "At the end",
+            [
+                Figure(
+                    "estimates",
+                    f"{name} at the last step",
+                    "The dot is the mean, the line its interval of 95 % for other seeds and other test "
+                    "classes; the small rings are the seeds.",
+                    figures.estimates(outcome, measure),
+                    "",
+                ),
+                Figure(
+                    "differences",
+                    f"Differences to {outcome.baseline}",
+                    "Paired by seed and class: an interval that leaves 0 out is a difference that other "
+                    "seeds and classes are likely to show too.",
+                    figures.differences(outcome, measure),
+                    "",
+                ),
+            ],
+        ),
+        (
+            "During the training",
+            [
+                Figure(
+                    f"curves-{over}",
+                    f"{name} over {'steps' if over == 'step' else 'minutes'}",
+                    f"On the test classes: {bands}.",
+                    figures.curves(entries, measure, over=over),
+                    "",
+                )
+                for over in ("step", "minutes")
+            ],
+        ),
+        (
+            "What it costs",
+            [
+                Figure(
+                    "milliseconds",
+                    "Time of a step",
+                    "With data, network and loss; the mean over the training. Trainings that ran beside "
+                    "others took longer than alone.",
+                    figures.costs(entries, "milliseconds", "milliseconds a step"),
+                    "",
+                ),
+                Figure(
+                    "peak_megabytes",
+                    "Memory",
+                    "The most that the training process, or the GPU, held.",
+                    figures.costs(entries, "peak_megabytes", "MiB at most"),
+                    "",
+                ),
+            ],
+        ),
+    ]

@@ -1,0 +1,254 @@
+"""A search for good settings: an Optuna study whose trials are runs."""
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import yaml
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from circlet.errors import CircletError
+from circlet.experiments.settings import NAMES, Measure, figure, flat, options_of, parsed, shown
+from circlet.experiments.space import Space, grid
+from circlet.experiments.training import Training
+from circlet.training.recipe import ParsedRecipe
+from circlet.training.run import Record
+
+Sampler = Literal["grid", "random", "tpe"]
+Pruner = Literal["none", "median"]
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and how.
+
+    Attributes:
+        recipe: A recipe's name or file.
+        options: Overrides of it, as on the command line.
+        space: What may change.
+        trials: How many settings are tried; those that fail or are stopped count.
+        measure: The figure to raise.
+        folder: Of the trials' runs.
+        sampler: How settings are chosen.
+        pruner: "median" stops a trial that is, at one of its evaluations, below the median of the others.
+        seed: Of the choice.
+    """
+
+    recipe: str
+    options: Sequence[str]
+    space: Space
+    trials: int
+    measure: Measure
+    folder: Path
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "none"
+    seed: int = 0
+
+    def study(self, name: str, storage: str) -> Study:
+        """The study of this name; made where the storage has none.
+
+        Raises:
+            CircletError: The storage has a study of this name that searched something else.
+        """
+        sampler: BaseSampler
+        if self.sampler == "grid":
+            sampler = _InOrder(grid(self.space))
+        else:
+            make = RandomSampler if self.sampler == "random" else _tpe
+            sampler = _ByNumber(make, self.seed)
+        # After five trials, and not before the second evaluation: the first one is of an untrained network.
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=sampler,
+            pruner=pruner if self.pruner == "median" else optuna.pruners.NopPruner(),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        described = self._described()
+        there = study.user_attrs.get("search", described)
+        for part, wanted in described.items():
+            if there[part] != wanted:
+                raise CircletError(
+                    f"the study {name!r} of {storage} searched something else: its {part} differs "
+                    f"({_difference(there[part], wanted)}); give another --output, or the settings of before"
+                )
+        study.set_user_attr("search", described)
+        return study
+
+    def parsed(self, values: dict[str, Any]) -> ParsedRecipe:
+        """The complete recipe of a trial."""
+        return parsed(self.recipe, [*self.options, *options_of(values)])
+
+    def training(self, number: int, config: str = "") -> Training:
+        """The training of a trial, by its number."""
+        return Training(self.folder / f"trial-{number:04d}", config)
+
+    def check(self) -> None:
+        """
+        Raises:
+            CircletError: A key of the space is none of the recipe, or its first value does not fit.
+        """
+        self.parsed({one.key: one.values[0] if one.values else one.low for one in self.space}).build()
+
+    def _described(self) -> dict[str, Any]:
+        """What a study must have in common with this search to go on with it."""
+        recipe = yaml.safe_load(parsed(self.recipe, self.options).text)
+        return {
+            "recipe": {key: value for key, value in flat(recipe) if key != "threads"},
+            "space": {
+                one.key: optuna.distributions.distribution_to_json(one.distribution) for one in self.space
+            },
+            "sampler": self.sampler,
+            "seed": self.seed,
+            "measure": self.measure,
+        }
+
+
+def storage_in(path: Path) -> str:
+    """The storage in a file, as Optuna names it."""
+    return f"sqlite:///{path.absolute()}"
+
+
+def run_search(search: Search, study: Study, jobs: int, say: Callable[[str], None]) -> None:
+    """Make all trials that are not made yet; several processes may do this to one study at once.
+
+    A trial whose process died is taken up where it was left. One that another process trains is waited for.
+
+    Args:
+        search: What is searched.
+        study: Of `search.study`.
+        jobs: Trials at once.
+        say: Is told of every trial that ended.
+    """
+
+    def work(_: int) -> None:
+        while (trial := _next(search, study)) is not None:
+            if not _make(search, study, trial, say):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(work, range(jobs)))
+
+
+def best_of(study: Study) -> FrozenTrial | None:
+    """The complete trial with the highest figure, or None."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def _difference(there: Any, wanted: Any) -> str:
+    if not isinstance(there, dict) or not isinstance(wanted, dict):
+        return f"{there} there, {wanted} here"
+    key = next(key for key in there.keys() | wanted.keys() if there.get(key) != wanted.get(key))
+    return f"{key}: {there.get(key)} there, {wanted.get(key)} here"
+
+
+def _next(search: Search, study: Study) -> Trial | None:
+    """A trial to make: one that was left, or a new one; None when there are none."""
+    trials = study.get_trials(deepcopy=False)
+    left = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.number < search.trials]
+    free = [trial for trial in left if not _held(search, trial.number)]
+    if free:
+        return Trial(study, free[0]._trial_id)
+    if len(trials) < search.trials:
+        trial = study.ask({dimension.key: dimension.distribution for dimension in search.space})
+        if trial.number < search.trials:
+            return trial
+        # Another process asked at the same moment for the last one.
+        study.tell(trial, state=TrialState.FAIL)
+    return Trial(study, left[0]._trial_id) if left else None
+
+
+def _held(search: Search, number: int) -> bool:
+    with search.training(number).claimed() as lock:
+        return lock is None
+
+
+def _make(search: Search, study: Study, trial: Trial, say: Callable[[str], None]) -> bool:
+    """Train a trial and tell the study; False where another process has it."""
+    training = search.training(trial.number, search.parsed(trial.params).text)
+    with training.claimed() as lock:
+        if lock is None:
+            return False
+        if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
+            return True
+        reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        values: dict[int, float] = {}
+
+        def go_on(record: Record) -> bool:
+            values[record["step"]] = figure(record, search.measure)
+            if (place := len(values) - 1) not in reported:
+                trial.report(values[record["step"]], place)
+            return not trial.should_prune()
+
+        ending = training.train(lock, go_on)
+        state = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+        value = values[max(values)] if ending == "complete" else None
+        with suppress(ValueError):  # told already, by a process that was thought dead
+            study.tell(trial, value, state=state[ending])
+    what = {"failed": f"failed: {training.complaint()}", "stopped": "stopped, below the median"}
+    found = what[ending] if value is None else f"{NAMES[search.measure]} {100 * value:.2f} %"
+    say(f"trial {trial.number + 1} of {search.trials}, {shown(trial.params)}: {found}")
+    return True
+
+
+class _InOrder(BaseSampler):
+    """The points of a grid, each by the number of its trial: no two trials get the same one."""
+
+    def __init__(self, points: list[dict[str, Any]]) -> None:
+        self._points = points
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._points[trial.number % len(self._points)][param_name]
+
+
+class _ByNumber(BaseSampler):
+    """Another sampler, seeded anew for each trial: processes that share a study never draw the same."""
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make = make
+        self._seed = seed
+
+    def _of(self, trial: FrozenTrial, what: str) -> BaseSampler:
+        return self._make(zlib.crc32(f"{self._seed} {trial.number} {what}".encode()))
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._of(trial, "").infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._of(trial, "").sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._of(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+
+
+def _tpe(seed: int) -> BaseSampler:
+    # As if running trials were poor ones: they are not searched again beside.
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=5)

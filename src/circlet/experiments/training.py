@@ -1,0 +1,108 @@
+"""One training of an experiment: a run folder, trained by `circlet train` in a process of its own."""
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from circlet.training.run import Record, Run
+
+Ending = Literal["complete", "stopped", "failed"]
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is to be done once, by whichever process gets hold of it.
+
+    Attributes:
+        folder: Of its run. Beside it stand a lock and, as FOLDER.log, what the training said.
+        config: The complete recipe.
+    """
+
+    folder: Path
+    config: str
+
+    @property
+    def complete(self) -> bool:
+        return Run(self.folder).results.is_file()
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @contextmanager
+    def claimed(self) -> Iterator[IO[str] | None]:
+        """Hold the right to this training; None where another process has it.
+
+        The system gives the right back when its holders have ended, however they ended. The training process
+        holds it too, so that one whose parent was killed is not trained a second time beside itself.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with self.folder.with_name(f"{self.folder.name}.lock").open("w", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            yield lock
+
+    def train(self, lock: IO[str], go_on: Callable[[Record], bool] = lambda record: True) -> Ending:
+        """Train to the end, from the last checkpoint where there is one.
+
+        Args:
+            lock: What `claimed` gave.
+            go_on: Is told each evaluation, also those of before an interruption; False stops the training.
+
+        Returns:
+            "failed" where the training ended with an error: its log says which.
+        """
+        run = Run(self.folder)
+        if not run.config.is_file():
+            run.begin(self.config)
+        told = 0
+        with self.log.open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "circlet.cli", "train", str(self.folder)],
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock.fileno()],
+            )
+            try:
+                while True:
+                    ended = process.poll() is not None
+                    evaluations = evaluations_of(run)
+                    # An interrupted training drops what its checkpoint does not hold, and makes it again.
+                    told = min(told, len(evaluations))
+                    for record in evaluations[told:]:
+                        told += 1
+                        if not go_on(record) and not ended:
+                            return "stopped"
+                    if ended:
+                        return "complete" if self.complete and process.returncode == 0 else "failed"
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+
+    def complaint(self) -> str:
+        """The last line that the training said."""
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def evaluations_of(run: Run) -> list[Record]:
+    """The measurements that a run has recorded so far."""
+    try:
+        records = run.records()
+    except json.JSONDecodeError:  # a line that is being written
+        return []
+    return [record for record in records if record["kind"] == "evaluation"]
