@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,41 +13,11 @@ import torch
 from circlet.analysis import loss_boundary, pair_gradients, write_explorer
 from circlet.analysis.explorer import ENTRIES, Entry
 from circlet.losses import LearnedLine, PairLoss
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from visit import Visit
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if executable is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with playwright.sync_playwright() as driver:
-        instance = driver.chromium.launch(executable_path=executable, args=arguments)
-        yield instance
-        instance.close()
-
-
-class Visit:
-    """The explorer opened in the browser, with all that it complained of and asked for."""
-
-    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.context = browser.new_context(**context)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-drawn]", state="attached", timeout=20_000)
-
-    @property
-    def overflows(self) -> bool:
-        return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
+class ExplorerVisit(Visit):
+    """The explorer, with its sliders and planes."""
 
     def move(self, side: str, name: str, value: float) -> None:
         self.page.locator(f"#{side} input[name={name}]").evaluate(
@@ -96,8 +65,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def visit(browser: Any, path: Path) -> Iterator[Visit]:
-    opened = Visit(browser, path, viewport={"width": 1280, "height": 900})
+def visit(browser: Any, path: Path) -> Iterator[ExplorerVisit]:
+    opened = ExplorerVisit(browser, path, viewport={"width": 1280, "height": 900})
     yield opened
     assert opened.complaints == []
     assert opened.requests == [path.as_uri()]
@@ -127,7 +96,7 @@ def in_double(loss: PairLoss, values: dict[str, Any]) -> PairLoss:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_values_are_those_of_the_library(visit: Visit, entry: Entry) -> None:
+def test_values_are_those_of_the_library(visit: ExplorerVisit, entry: Entry) -> None:
     # No multiple of a slider's step, so that no point lies on the corner of a hinge.
     places = np.linspace(-0.9973, 0.9981, 21)
     for values in settings(entry):
@@ -146,7 +115,7 @@ def test_values_are_those_of_the_library(visit: Visit, entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_targets_are_those_of_the_library(visit: Visit, entry: Entry) -> None:
+def test_targets_are_those_of_the_library(visit: ExplorerVisit, entry: Entry) -> None:
     for values in settings(entry):
         expected = loss_boundary(in_double(entry.build(values), values)).target
         found = visit.page.evaluate(
@@ -155,7 +124,7 @@ def test_targets_are_those_of_the_library(visit: Visit, entry: Entry) -> None:
         assert found == (None if expected is None else pytest.approx(expected, abs=1e-5)), values
 
 
-def test_every_loss_is_offered_and_drawn(visit: Visit) -> None:
+def test_every_loss_is_offered_and_drawn(visit: ExplorerVisit) -> None:
     options = visit.page.locator("#a-loss option").evaluate_all("options => options.map(o => o.value)")
     assert sorted(options) == sorted(entry.name for entry in ENTRIES)
     for entry in ENTRIES:
@@ -167,7 +136,7 @@ def test_every_loss_is_offered_and_drawn(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("margin", [0.1, 0.25, 0.4])
-def test_circle_has_the_radius_of_its_margin(visit: Visit, margin: float) -> None:
+def test_circle_has_the_radius_of_its_margin(visit: ExplorerVisit, margin: float) -> None:
     visit.move("a", "margin", margin)
     points = visit.boundary("a")
     assert len(points) > 20
@@ -175,7 +144,7 @@ def test_circle_has_the_radius_of_its_margin(visit: Visit, margin: float) -> Non
     assert f"T ({margin:.2f}, {1 - margin:.2f})" in visit.page.locator("#a-plane").inner_text()
 
 
-def test_scale_moves_the_colours_and_not_the_circle(visit: Visit) -> None:
+def test_scale_moves_the_colours_and_not_the_circle(visit: ExplorerVisit) -> None:
     before = visit.boundary("a")
     picture = "canvas => canvas.toDataURL()"
     colours = visit.page.locator("#a-positive canvas").evaluate(picture)
@@ -185,7 +154,7 @@ def test_scale_moves_the_colours_and_not_the_circle(visit: Visit) -> None:
     assert visit.page.locator("#a-positive canvas").evaluate(picture) != colours
 
 
-def test_deltas_follow_the_margin_until_they_are_moved(visit: Visit) -> None:
+def test_deltas_follow_the_margin_until_they_are_moved(visit: ExplorerVisit) -> None:
     delta = visit.page.locator("#a label", has=visit.page.locator("input[name=delta_n]")).locator("output")
     visit.move("a", "margin", 0.3)
     assert delta.inner_text() == "0.3"
@@ -199,7 +168,7 @@ def test_deltas_follow_the_margin_until_they_are_moved(visit: Visit) -> None:
     assert "T (0.25, 0.75)" in visit.page.locator("#a-plane").inner_text()
 
 
-def test_lines_and_corners(visit: Visit) -> None:
+def test_lines_and_corners(visit: ExplorerVisit) -> None:
     visit.move("b", "margin", 0.2)
     points = visit.boundary("b")
     np.testing.assert_allclose(points[:, 1] - points[:, 0], 0.2, atol=1e-4)
@@ -208,7 +177,7 @@ def test_lines_and_corners(visit: Visit) -> None:
     np.testing.assert_allclose(visit.boundary("b"), [[0, 0.8], [0.5, 0.8], [0.5, 1]], atol=1e-4)
 
 
-def test_the_whole_plane_of_cosines(visit: Visit) -> None:
+def test_the_whole_plane_of_cosines(visit: ExplorerVisit) -> None:
     visit.page.check("#range input[value='-1']")
     points = visit.boundary("a")
     assert points[:, 0].min() == pytest.approx(-1, abs=1e-4)
@@ -219,7 +188,7 @@ def test_the_whole_plane_of_cosines(visit: Visit) -> None:
 @pytest.mark.parametrize(
     "name", ["CircleLoss", "ArcFaceLoss", "MultiSimilarityLoss", 'TripletLoss(mining="hard")']
 )
-def test_a_click_lets_a_pair_go_down_the_loss(visit: Visit, name: str) -> None:
+def test_a_click_lets_a_pair_go_down_the_loss(visit: ExplorerVisit, name: str) -> None:
     visit.choose("a", name)
     before = visit.page.locator("#a-plane .flow").count()
     visit.click("a", 0.7, 0.25)
@@ -236,7 +205,7 @@ def test_a_click_lets_a_pair_go_down_the_loss(visit: Visit, name: str) -> None:
     assert "(0.70, 0.25)" in text
 
 
-def test_pairs_can_be_let_go_without_a_pointer(visit: Visit) -> None:
+def test_pairs_can_be_let_go_without_a_pointer(visit: ExplorerVisit) -> None:
     visit.page.click("#clear")
     assert visit.page.locator(".plane .flow").count() == 0
     for name, value in (("n", "0.9"), ("p", "0.4")):
@@ -250,7 +219,7 @@ def test_pairs_can_be_let_go_without_a_pointer(visit: Visit) -> None:
     assert "margin=0.255" in visit.page.locator("#a .call").inner_text()
 
 
-def test_pointer_tells_the_values(visit: Visit) -> None:
+def test_pointer_tells_the_values(visit: ExplorerVisit) -> None:
     visit.page.locator("#a-plane svg").hover(position=visit.place("a", 0.2, 0.5))
     told = visit.page.locator("#a .readout").inner_text()
     assert "at (0.20, 0.50)" in told
@@ -258,7 +227,7 @@ def test_pointer_tells_the_values(visit: Visit) -> None:
     assert "not yet solved" in told
 
 
-def test_figures_have_words(visit: Visit) -> None:
+def test_figures_have_words(visit: ExplorerVisit) -> None:
     figures = visit.page.locator(".plot svg[role=img]")
     words = figures.evaluate_all("all => all.map((figure) => figure.getAttribute('aria-label').length)")
     assert len(words) == 10
@@ -273,20 +242,20 @@ def test_figures_have_words(visit: Visit) -> None:
     ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 )
 def test_it_fits(browser: Any, path: Path, width: int, scheme: str) -> None:
-    opened = Visit(browser, path, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    opened = ExplorerVisit(browser, path, viewport={"width": width, "height": 800}, color_scheme=scheme)
     for name in ("EllipseLoss", "MultiSimilarityLoss"):
         opened.choose("a", name)
         opened.click("a", 0.95, 0.05)
-        assert not opened.overflows
+        assert not opened.is_wider_than_the_window
     opened.page.check("#range input[value='-1']")
-    assert not opened.overflows
+    assert not opened.is_wider_than_the_window
     ink = opened.page.locator("#a-plane .boundary").evaluate("path => getComputedStyle(path).stroke")
     assert ink == ("rgb(233, 236, 241)" if scheme == "dark" else "rgb(29, 36, 48)")
     assert opened.complaints == []
     opened.context.close()
 
 
-def test_figures_follow_the_width_of_the_window(visit: Visit) -> None:
+def test_figures_follow_the_width_of_the_window(visit: ExplorerVisit) -> None:
     visit.page.set_viewport_size({"width": 390, "height": 800})
     width = visit.page.evaluate(
         """async () => {
@@ -297,4 +266,4 @@ def test_figures_follow_the_width_of_the_window(visit: Visit) -> None:
         }"""
     )
     assert 200 < width < 390
-    assert not visit.overflows
+    assert not visit.is_wider_than_the_window

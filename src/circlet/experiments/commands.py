@@ -13,6 +13,7 @@ from circlet.experiments.comparison import (
     Tuning,
     check_folder,
     entries_of,
+    search_of,
     train_all,
     trainings_of,
     tune,
@@ -20,7 +21,7 @@ from circlet.experiments.comparison import (
 from circlet.experiments.existing import compared_of
 from circlet.experiments.outcome import Compared, Outcome
 from circlet.experiments.page import comparison_table, write_comparison
-from circlet.experiments.search import Search, run_search, storage_in
+from circlet.experiments.search import Search, chosen, run_search, storage_in
 from circlet.experiments.settings import NAMES, parsed, shown, threads, without_test
 from circlet.experiments.space import grid, space_of
 from circlet.experiments.sweep import Swept
@@ -82,12 +83,17 @@ def compare(arguments: Sequence[str]) -> None:
         part, parts = _part(given.part)
         _check(seeds=given.seeds, jobs=given.jobs)
         entries = _only(entries_of(given.recipe, options, space_of(given.over)), given.only)
-        storage = given.storage or storage_in(folder / "tuning.db")
+        _check_baseline(given.baseline, [entry.name for entry in entries])
+        tuning = Tuning(given.tune, given.share, given.tuning_seed, given.measure)
+        searches = [search_of(entry, tuning, folder, given.jobs) for entry in entries]
         folder.mkdir(parents=True, exist_ok=True)
-        tuning = Tuning(given.tune, given.share, given.tuning_seed, given.measure, storage)
+        storage = given.storage or storage_in(folder / "tuning.db")
         if untuned := [entry.name for entry in entries if given.tune and not entry.space]:
             notes.append(f"Not tuned, as nothing says what may change: {', '.join(untuned)}.")
-        tuned = [tune(entry, tuning, folder, given.jobs, console.say) for entry in entries]
+        tuned = [
+            tune(entry, search, storage, given.jobs, console.say)
+            for entry, search in zip(entries, searches, strict=True)
+        ]
         trainings = [
             trainings_of(entry, found, given.seeds, folder, given.jobs)
             for entry, found in zip(entries, tuned, strict=True)
@@ -113,8 +119,7 @@ def compare(arguments: Sequence[str]) -> None:
                 raise CircletError(f"all trainings of {entry.name} failed: {own[0].complaint()}")
             compared.append(Compared.of(entry.name, runs, found, len(own) - len(runs)))
     names = [entry.name for entry in compared]
-    if given.baseline is not None and given.baseline not in names:
-        raise CircletError(f"--baseline {given.baseline!r} is none of the entries: {', '.join(names)}")
+    _check_baseline(given.baseline, names)
     outcome = Outcome(compared, given.baseline or names[0])
     page = write_comparison(outcome, folder, given.measure, notes, given.figures)
     console.table(comparison_table(outcome, [given.measure]))
@@ -138,9 +143,13 @@ def sweep(arguments: Sequence[str]) -> None:
     parser.add_argument("recipe", help="a recipe")
     parser.add_argument("--over", nargs="+", required=True, metavar="KEY=VALUES", help="what is searched")
     parser.add_argument(
-        "--sampler", choices=("grid", "random", "tpe"), default="tpe", help="how settings are chosen"
+        "--sampler",
+        choices=("grid", "random", "tpe"),
+        help="how settings are chosen (default: grid where all that is searched are values, tpe for ranges)",
     )
-    parser.add_argument("--trials", type=int, help="settings tried (default: the whole grid, or else 20)")
+    parser.add_argument(
+        "--trials", type=int, help="settings tried (default 20; of a grid all, and never more)"
+    )
     parser.add_argument(
         "--pruner",
         choices=("none", "median"),
@@ -164,7 +173,9 @@ def sweep(arguments: Sequence[str]) -> None:
     stem = Path(given.recipe).stem
     folder = given.output or Path("runs") / f"sweep-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     space = space_of(given.over)
-    trials = given.trials or (len(grid(space)) if given.sampler == "grid" else 20)
+    sampler, trials = chosen(space, 20 if given.trials is None else given.trials, given.sampler)
+    if given.trials is None and sampler == "grid":
+        trials = len(grid(space))
     _check(trials=trials, jobs=given.jobs)
     own = [*options, *threads(given.jobs)]
     if given.share:
@@ -176,7 +187,7 @@ def sweep(arguments: Sequence[str]) -> None:
         trials,
         given.measure,
         folder / "trials",
-        given.sampler,
+        sampler,
         given.pruner,
         given.search_seed,
     )
@@ -207,6 +218,11 @@ def _check(**numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise CircletError(f"--{name} must be at least 1, but got {value}")
+
+
+def _check_baseline(name: str | None, names: Sequence[str]) -> None:
+    if name is not None and name not in names:
+        raise CircletError(f"--baseline {name!r} is none of the entries: {', '.join(names)}")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from circlet.errors import CircletError
-from circlet.experiments.search import Search, best_of, run_search
+from circlet.experiments.search import Search, best_of, chosen, run_search
 from circlet.experiments.settings import (
     NAMES,
     Measure,
@@ -62,14 +62,12 @@ class Tuning:
         share: Of the training classes that are held out to choose by; the test is not looked at.
         seed: Of these classes and of the search.
         measure: The figure to raise.
-        storage: Of Optuna.
     """
 
     trials: int
     share: float
     seed: int
     measure: Measure
-    storage: str
 
 
 @dataclass(frozen=True)
@@ -164,36 +162,56 @@ def _check_same(entries: Sequence[Entry]) -> None:
         first = same
 
 
-def tune(entry: Entry, tuning: Tuning, folder: Path, jobs: int, say: Callable[[str], None]) -> Tuned:
-    """Search good settings of an entry on held-out training classes.
+def search_of(entry: Entry, tuning: Tuning, folder: Path, jobs: int) -> Search | None:
+    """The search for good settings of an entry on held-out training classes; None where nothing is tuned.
 
     Raises:
-        CircletError: No trial was completed.
+        CircletError: A setting that is searched does not fit the recipe, or too few classes are left.
     """
     if not entry.space or not tuning.trials:
-        return Tuned()
+        return None
     config = parsed(entry.recipe, entry.options).text
+    sampler, trials = chosen(entry.space, tuning.trials)
     search = Search(
         entry.recipe,
         [*entry.options, *threads(jobs), *without_test(config, tuning.share, tuning.seed)],
         entry.space,
-        tuning.trials,
+        trials,
         tuning.measure,
         folder / "tuning" / entry.slug,
+        sampler,
         seed=tuning.seed,
     )
     search.check()
-    study = search.study(entry.slug, tuning.storage)
+    return search
+
+
+def tune(entry: Entry, search: Search | None, storage: str, jobs: int, say: Callable[[str], None]) -> Tuned:
+    """Make the trials of an entry's search, and choose the best.
+
+    Args:
+        entry: Whose search it is.
+        search: Of `search_of`.
+        storage: Of Optuna.
+        jobs: Trials at once.
+        say: Is told of every trial.
+
+    Raises:
+        CircletError: No trial was completed.
+    """
+    if search is None:
+        return Tuned()
+    study = search.study(entry.slug, storage)
     run_search(search, study, jobs, lambda text: say(f"{entry.name}: {text}"))
     best = best_of(study)
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.number < tuning.trials]
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.number < search.trials]
     failed = sum(trial.state.name == "FAIL" for trial in trials)
     if best is None:
         raise CircletError(
             f"{entry.name}: all {failed} trials of its tuning failed; {search.folder} holds what they said"
         )
     say(
-        f"{entry.name}: best of {len(trials)}: {shown(best.params)} ({NAMES[tuning.measure]} "
+        f"{entry.name}: best of {len(trials)}: {shown(best.params)} ({NAMES[search.measure]} "
         f"{100 * (best.value or 0):.2f} % on held-out training classes)"
     )
     return Tuned(best.params, len(trials), failed, best.value)

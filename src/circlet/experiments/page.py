@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from circlet.experiments import figures
+from circlet.experiments.converged import Converged, Convergences, OverRuns, convergences
 from circlet.experiments.outcome import Compared, Outcome
 from circlet.experiments.settings import NAMES, Measure, shown
 from circlet.experiments.statistics import interval
@@ -15,7 +17,16 @@ from circlet.training.run import written_whole
 
 Table = list[list[str]]
 
-TEMPLATE = Path(__file__).parent / "comparison.html"
+
+class Titled(NamedTuple):
+    """A table as a page shows it."""
+
+    title: str
+    table: Table
+    caption: str
+
+
+TEMPLATE = Path(__file__).parent / "experiment.html"
 
 
 def write_comparison(
@@ -35,16 +46,20 @@ def write_comparison(
     """
     folder.mkdir(parents=True, exist_ok=True)
     sections = _sections(outcome, measure)
-    table = comparison_table(outcome, ("recall_at_1", "map_at_r"))
-    caption = _caption(outcome, measure)
-    write_files(folder, outcome.to_dict(), f"{markdown(table)}\n{caption}\n", sections, formats)
+    courses = convergences(outcome.entries)
+    tables = [
+        Titled("Results", comparison_table(outcome, ("recall_at_1", "map_at_r")), _caption(outcome)),
+        Titled("How they converge", _convergence_table(courses), _convergence_caption(courses)),
+    ]
+    results = outcome.to_dict() | {"convergence": asdict(courses)}
+    write_files(folder, results, tables, sections, formats)
     seeds = max(len(entry.runs) for entry in outcome.entries)
     page = rendered(
         TEMPLATE,
+        what="comparison",
         name=folder.resolve().name,
         summary=f"{len(outcome.entries)} entries, {seeds} {'seed' if seeds == 1 else 'seeds'} each",
-        table=table,
-        table_caption=caption,
+        tables=tables,
         sections=sections,
         notes=list(notes),
     )
@@ -56,7 +71,7 @@ def write_comparison(
 def write_files(
     folder: Path,
     results: dict[str, Any],
-    table: str,
+    tables: Sequence[Titled],
     sections: Sequence[tuple[str, Sequence[Figure]]],
     formats: Sequence[str],
 ) -> None:
@@ -64,7 +79,8 @@ def write_files(
     with written_whole(folder / "results.json") as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     with written_whole(folder / "table.md") as path:
-        path.write_text(table, encoding="utf-8")
+        texts = [f"## {title}\n\n{markdown(table)}\n{caption}\n" for title, table, caption in tables]
+        path.write_text("\n".join(texts), encoding="utf-8")
     for _, listed in sections:
         for figure in listed:
             for form in formats:
@@ -108,7 +124,7 @@ def _cells(entry: Compared, measure: Measure, gaps: dict[str, Any]) -> list[str]
     return [*cells, f"{100 * gap.mean:+.2f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})", p_value]
 
 
-def _caption(outcome: Outcome, measure: Measure) -> str:
+def _caption(outcome: Outcome) -> str:
     tuned = [
         f"{entry.name}: {shown(entry.tuned.settings)} (of {entry.tuned.trials} trials)"
         for entry in outcome.entries
@@ -120,6 +136,56 @@ def _caption(outcome: Outcome, measure: Measure) -> str:
         "is that of the paired t-test over the seeds, corrected for the number of entries (Holm)."
     )
     return f"{text} Tuned: {'; '.join(tuned)}." if tuned else text
+
+
+def _convergence_table(courses: Convergences) -> Table:
+    titles = [
+        "entry",
+        f"steps to {courses.target_recall:.1%}",
+        "processor minutes to it",
+        "area under recall@1",
+        "solved",
+        "distance to T",
+        "along",
+        "across",
+        "along, crossing",
+        "misordered",
+        "rank",
+    ]
+    return [titles, *([name, *_convergence_cells(found)] for name, found in courses.entries.items())]
+
+
+def _convergence_cells(found: Converged) -> list[str]:
+    return [
+        _cell(found.steps, ".0f"),
+        _cell(found.cpu_minutes, ".2f"),
+        _cell(found.recall_area, ".1%"),
+        _cell(found.solved, ".1%"),
+        _cell(found.target_distance, ".3f"),
+        _cell(found.along, ".3f"),
+        _cell(found.across, ".3f"),
+        _cell(found.crossing_along, ".3f"),
+        _cell(found.misordered, ".2%"),
+        _cell(found.effective_rank, ".0f"),
+    ]
+
+
+def _cell(value: OverRuns | None, form: str) -> str:
+    if value is None:
+        return "–"
+    mean = format(value.mean, form)
+    return mean if value.deviation is None else f"{mean} ± {format(value.deviation, form).rstrip('%')}"
+
+
+def _convergence_caption(courses: Convergences) -> str:
+    return (
+        f"Mean and standard deviation over the seeds. {courses.target_recall:.1%} is the highest recall@1 "
+        f"that every run reached; the area is that over {courses.budget_steps:,} steps, over their number. "
+        f"Of the training pictures' hardest pairs at the end: the share beyond the entry's own decision "
+        f"boundary, the mean distance to that boundary's target T (a line has none), the deviation along and "
+        f"across it; and along it when pairs crossed it. Misordered: how often a random negative is above a "
+        f"random positive. Rank: the effective rank of the test embeddings. docs/convergence.md defines all."
+    )
 
 
 def _sections(outcome: Outcome, measure: Measure) -> list[tuple[str, list[Figure]]]:

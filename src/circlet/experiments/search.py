@@ -12,9 +12,11 @@ from typing import Any, Literal
 import optuna
 import yaml
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from circlet.errors import CircletError
 from circlet.experiments.settings import NAMES, Measure, figure, flat, options_of, parsed, shown
@@ -59,7 +61,8 @@ class Search:
         """The study of this name; made where the storage has none.
 
         Raises:
-            CircletError: The storage has a study of this name that searched something else.
+            CircletError: The storage has a study of this name that searched something else, or can't be
+                used.
         """
         sampler: BaseSampler
         if self.sampler == "grid":
@@ -69,14 +72,20 @@ class Search:
             sampler = _ByNumber(make, self.seed)
         # After five trials, and not before the second evaluation: the first one is of an untrained network.
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=sampler,
-            pruner=pruner if self.pruner == "median" else optuna.pruners.NopPruner(),
-            direction="maximize",
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                sampler=sampler,
+                pruner=pruner if self.pruner == "median" else optuna.pruners.NopPruner(),
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except (SQLAlchemyError, StorageInternalError, ImportError, ValueError) as error:
+            raise CircletError(
+                f"Optuna can't use the storage {storage}: {error}. Give --storage a URL that it knows, such "
+                f"as sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+            ) from error
         described = self._described()
         there = study.user_attrs.get("search", described)
         for part, wanted in described.items():
@@ -99,9 +108,11 @@ class Search:
     def check(self) -> None:
         """
         Raises:
-            CircletError: A key of the space is none of the recipe, or its first value does not fit.
+            CircletError: A key of the space is none of the recipe, its first value does not fit, or the
+                pictures can't be read.
         """
-        self.parsed({one.key: one.values[0] if one.values else one.low for one in self.space}).build()
+        values = {one.key: one.values[0] if one.values else one.low for one in self.space}
+        self.parsed(values).build().data.manifest()
 
     def _described(self) -> dict[str, Any]:
         """What a study must have in common with this search to go on with it."""
@@ -115,6 +126,20 @@ class Search:
             "seed": self.seed,
             "measure": self.measure,
         }
+
+
+def chosen(space: Space, trials: int, sampler: Sampler | None = None) -> tuple[Sampler, int]:
+    """How a space is searched by so many trials: a grid has no more of them than settings.
+
+    Args:
+        space: What may change.
+        trials: At most.
+        sampler: None takes a grid where all are values and few enough, and TPE otherwise.
+    """
+    values_alone = all(one.low is None for one in space)
+    if sampler is None:
+        sampler = "grid" if values_alone and len(grid(space)) <= trials else "tpe"
+    return sampler, min(trials, len(grid(space))) if sampler == "grid" else trials
 
 
 def storage_in(path: Path) -> str:

@@ -14,7 +14,8 @@ from circlet.report.style import INK, MUTED, Rows, inline, layered
 
 # Up to so many different values on both sides are drawn as cells, more as points.
 _MOST_CELLS = 12
-_SCHEME: Final = "viridis"  # the same for colour-blind readers, and brighter means more
+# The same for colour-blind readers; its brightest yellows would be lost on white paper.
+_SCHEME: Final = alt.SchemeParams(name="viridis", extent=[0, 0.92])
 
 
 def sweep_figures(swept: Swept) -> list[Figure]:
@@ -24,7 +25,7 @@ def sweep_figures(swept: Swept) -> list[Figure]:
     listed = []
     for first, second in itertools.combinations(space, 2):
         title = f"{name} over {_short(first)} and {_short(second)}"
-        caption = f"Each cell or point is one setting; brighter is better. The ring is the best. {held}"
+        caption = f"Each cell or point is one setting; brighter is better. The framed one is the best. {held}"
         listed.append(
             Figure(f"{_slug(first)}-{_slug(second)}", title, caption, heat_map(swept, first, second), "")
         )
@@ -71,6 +72,7 @@ def heat_map(
                 "x": _axis_value(some[0].settings[across.key], cells),
                 "y": _axis_value(some[0].settings[up.key], cells),
                 "value": max(values),
+                "text": f"{100 * max(values):.1f}",
                 "trials": len(some),
                 "best": best in some,
             }
@@ -79,11 +81,11 @@ def heat_map(
     x = alt.X(f"x:{kind}", title=across.key, **_scale(across, cells))
     y = alt.Y(f"y:{kind}", title=up.key, sort="descending" if cells else None, **_scale(up, cells))
     name = NAMES[swept.search.measure]
-    legend = alt.Legend(format=".0%", orient="right", gradientLength=height - 40)
+    legend = alt.Legend(format=".1%", orient="right", gradientLength=height - 40)
     colour = alt.Color("value:Q", title=name, scale=alt.Scale(scheme=_SCHEME), legend=legend)
     tooltip = [
-        alt.Tooltip("x", title=across.key),
-        alt.Tooltip("y", title=up.key),
+        alt.Tooltip(f"x:{kind}", title=across.key),
+        alt.Tooltip(f"y:{kind}", title=up.key),
         alt.Tooltip("value:Q", title=name, format=".2%"),
         alt.Tooltip("trials:Q", title="trials"),
     ]
@@ -97,8 +99,8 @@ def heat_map(
     ink = alt.condition(alt.datum.value > middle, alt.value("#1d2430"), alt.value("#ffffff"))
     layers = [
         base.mark_rect().encode(color=colour, tooltip=tooltip),
-        base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format=".1%"), color=ink),
-        marked.mark_point(shape="square", size=1100, color=INK, strokeWidth=2),
+        base.mark_text(fontSize=11).encode(text="text:N", color=ink),
+        marked.mark_rect(filled=False, stroke=INK, strokeWidth=4, strokeOpacity=1),
     ]
     return layered(layers, width, height, f"{name} over {across.key} and {up.key}")
 
@@ -107,12 +109,14 @@ def response(swept: Swept, over: Dimension, *, width: int = 420, height: int = 3
     """The figure over the one setting that was searched."""
     name = NAMES[swept.search.measure]
     rows: Rows = [{"x": trial.settings[over.key], "value": trial.value} for trial in _shown(swept)]
+    kind = "O" if over.low is None else "Q"
     base = alt.Chart(inline(rows)).encode(
-        x=alt.X(
-            f"x:{'Q' if over.low is not None else 'O'}", title=over.key, **_scale(over, over.low is None)
-        ),
-        y=alt.Y("value:Q", title=name, axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False)),
-        tooltip=[alt.Tooltip("x", title=over.key), alt.Tooltip("value:Q", title=name, format=".2%")],
+        x=alt.X(f"x:{kind}", title=over.key, **_scale(over, over.low is None)),
+        y=alt.Y("value:Q", title=name, axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False)),
+        tooltip=[
+            alt.Tooltip(f"x:{kind}", title=over.key),
+            alt.Tooltip("value:Q", title=name, format=".2%"),
+        ],
     )
     layers = [base.mark_line(strokeWidth=1.5, color=MUTED), base.mark_circle(size=70, color=INK, opacity=1)]
     return layered(layers, width, height, f"{name} over {over.key}")
@@ -123,9 +127,9 @@ def parallel(swept: Swept, *, width: int = 900, height: int = 300) -> alt.LayerC
     name = NAMES[swept.search.measure]
     trials = _shown(swept)
     columns = [
-        (one.key, [trial.settings[one.key] for trial in trials], one.log) for one in swept.search.space
+        (_short(one), [trial.settings[one.key] for trial in trials], one.log) for one in swept.search.space
     ]
-    columns.append((name, [trial.value for trial in trials], False))
+    columns.append((f"{name}, %", [100 * (trial.value or 0) for trial in trials], False))
     rows: Rows = []
     ends: Rows = []
     for key, values, log in columns:
@@ -147,14 +151,14 @@ def parallel(swept: Swept, *, width: int = 900, height: int = 300) -> alt.LayerC
         title=None,
         sort=order,
         axis=alt.Axis(labelAngle=0, grid=True),
-        scale=alt.Scale(padding=0.3),
+        scale=alt.Scale(padding=0.5),
     )
     y = alt.Y("place:Q", title="from lowest to highest", axis=None, scale=alt.Scale(domain=[-0.12, 1.12]))
     colour = alt.Color(
         "value:Q",
         title=name,
         scale=alt.Scale(scheme=_SCHEME),
-        legend=alt.Legend(format=".0%", orient="right"),
+        legend=alt.Legend(format=".1%", orient="right"),
     )
     base = alt.Chart(inline(rows)).encode(x=x, y=y)
     tooltip = [
@@ -183,8 +187,7 @@ def _places(values: list[Any], log: bool) -> tuple[list[float], str, str]:
         numbers = [float(words.index(str(value))) for value in values]
         low, high = words[0], words[-1]
     span = max(numbers) - min(numbers) or 1.0
-    texts = [f"{end:.3g}" if isinstance(end, float) else str(end) for end in (low, high)]
-    return [(number - min(numbers)) / span for number in numbers], texts[0], texts[1]
+    return [(number - min(numbers)) / span for number in numbers], written(low), written(high)
 
 
 def _shown(swept: Swept) -> list[Tried]:
@@ -202,7 +205,11 @@ def _axis_value(value: Any, cells: bool) -> Any:
 def _scale(one: Dimension, cells: bool) -> dict[str, Any]:
     if cells:
         return {"axis": alt.Axis(labelAngle=0)}
-    return {"scale": alt.Scale(type="log" if one.log else "linear", zero=False, padding=12)}
+    if one.low is None or one.high is None:
+        return {}
+    kind: Final = "log" if one.log else "linear"
+    scale = alt.Scale(type=kind, domain=[one.low, one.high], nice=False, padding=12)
+    return {"scale": scale, "axis": alt.Axis(grid=False)}
 
 
 def _short(one: Dimension) -> str:

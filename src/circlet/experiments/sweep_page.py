@@ -1,14 +1,18 @@
 """The files that a sweep ends with."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from circlet.experiments.page import TEMPLATE, Table, markdown, write_files
+from circlet.experiments.page import TEMPLATE, Table, Titled, write_files
 from circlet.experiments.settings import NAMES, shown, written
 from circlet.experiments.sweep import Swept
 from circlet.experiments.sweep_figures import sweep_figures
 from circlet.report.html import rendered
 from circlet.training.run import written_whole
+
+_MOST_SHOWN = 20
+_CAPTION = "Each trial is one training: small differences are chance."
 
 
 def write_sweep(swept: Swept, folder: Path, options: Sequence[str], formats: Sequence[str]) -> Path:
@@ -24,21 +28,22 @@ def write_sweep(swept: Swept, folder: Path, options: Sequence[str], formats: Seq
         The path of the page.
     """
     sections = [("How the settings matter", sweep_figures(swept))]
-    table = sweep_table(swept, len(swept.trials))
-    write_files(folder, swept.to_dict(), markdown(table), sections, formats)
+    every = Titled("Trials", sweep_table(swept, len(swept.trials)), _CAPTION)
+    write_files(folder, swept.to_dict(), [every], sections, formats)
     swept.write_best(folder / "best.yaml", options)
-    counts = [
-        f"{sum(trial.state == state for trial in swept.trials)} {state}"
-        for state in ("complete", "stopped", "failed", "running")
-    ]
+    counts = Counter(trial.state for trial in swept.trials)
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
     page = rendered(
         TEMPLATE,
+        what="sweep",
         name=folder.resolve().name,
-        summary=f"{swept.search.recipe}: {len(swept.trials)} trials ({', '.join(counts)}), "
+        summary=f"{swept.search.recipe}: {len(swept.trials)} trials ({told}), "
         f"{swept.search.sampler} search, seed {swept.search.seed}; best: {shown(swept.best.settings)}",
-        table=sweep_table(swept, 20),
-        table_caption="The best 20 trials; results.json and table.md have all. Each is one training: small "
-        "differences are chance.",
+        tables=[
+            Titled(
+                f"The best {_MOST_SHOWN}", sweep_table(swept, _MOST_SHOWN), f"{_CAPTION} table.md has all."
+            )
+        ],
         sections=sections,
         notes=[],
     )
