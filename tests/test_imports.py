@@ -19,7 +19,7 @@ LIBRARY: dict[str, set[str]] = {
 }
 # What a function of the library may import when it is called, if it is there.
 OPTIONAL: dict[str, set[str]] = {"metrics": {"faiss", "sklearn"}}
-ABOVE_DATA = {"training", "analysis", "evaluation", "report", "serving", "cli"}
+ABOVE_DATA = {"training", "analysis", "evaluation", "report", "experiments", "serving", "cli"}
 
 
 def imported_names(file: Path) -> set[str]:
@@ -68,10 +68,17 @@ def test_data_and_models_know_nothing_of_what_uses_them(part: str) -> None:
         assert not parts_of_circlet(imported_names(file)) & ABOVE_DATA, file
 
 
-@pytest.mark.parametrize("part", ["training", "analysis", "evaluation", "report"])
+@pytest.mark.parametrize("part", ["training", "analysis", "evaluation", "report", "experiments"])
 def test_nothing_imports_the_commands(part: str) -> None:
     for file in files_of(part):
         assert "cli" not in parts_of_circlet(imported_names(file)), file
+
+
+@pytest.mark.parametrize("part", ["training", "analysis", "evaluation", "report"])
+def test_nothing_imports_the_experiments(part: str) -> None:
+    """They are an extra, and stand above: an installation without Optuna trains and measures."""
+    for file in files_of(part):
+        assert "experiments" not in parts_of_circlet(imported_names(file)), file
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:

@@ -243,7 +243,7 @@ def test_figures_have_words(visit: ExplorerVisit) -> None:
 )
 def test_it_fits(browser: Any, path: Path, width: int, scheme: str) -> None:
     opened = ExplorerVisit(browser, path, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    for name in ("EllipseLoss", "MultiSimilarityLoss"):
+    for name in ("EllipseLoss", "SuperEllipseLoss", "MultiSimilarityLoss"):
         opened.choose("a", name)
         opened.click("a", 0.95, 0.05)
         assert not opened.is_wider_than_the_window

@@ -82,11 +82,13 @@ CIRCLE = (
     Slider("delta_n", "Δ_n", -0.5, 1.5, follows=(0, 1)),
 )
 RATIO = Slider("ratio", "k", 0.1, 10, logarithmic=True)
+POWER = Slider("power", "k", 0, 6)
 TEMPERATURE = Slider("temperature", "t", 0.01, 1, logarithmic=True)
 
 ENTRIES = (
     Entry(losses.CircleLoss, "Circle Loss", "Circle", CIRCLE, switches=["detach_weights"]),
     Entry(losses.EllipseLoss, "Ellipse", "Circle", (*CIRCLE, RATIO), switches=["detach_weights"]),
+    Entry(losses.SuperEllipseLoss, "Super-ellipse", "Circle", (*CIRCLE, POWER), switches=["detach_weights"]),
     Entry(losses.CosFaceLoss, "CosFace, AM-Softmax", "Line", (MARGIN, SCALE)),
     Entry(losses.UnifiedLoss, "Unified loss", "Line", (MARGIN, SCALE)),
     Entry(losses.NormFaceLoss, "NormFace", "Line", (SCALE,)),

@@ -27,6 +27,25 @@ const boundaries = {
     };
   },
 
+  SuperEllipse({margin, scale, power, optimum_p, optimum_n, delta_p, delta_n, detach_weights = true}) {
+    optimum_p ??= 1 + margin;
+    optimum_n ??= -margin;
+    delta_p ??= 1 - margin;
+    delta_n ??= margin;
+    const throughWeight = (alpha, distance) =>
+      detach_weights || alpha === 0 || power === 0 ? 0 : power * alpha ** (power - 1) * distance;
+    return {
+      positive(s) {
+        const alpha = Math.max(0, optimum_p - s), weight = alpha ** power;
+        return [-scale * weight * (s - delta_p), -scale * (weight - throughWeight(alpha, s - delta_p))];
+      },
+      negative(s) {
+        const alpha = Math.max(0, s - optimum_n), weight = alpha ** power;
+        return [scale * weight * (s - delta_n), scale * (weight + throughWeight(alpha, s - delta_n))];
+      },
+    };
+  },
+
   Angular({margin, scale}) {
     const cosine = Math.cos(margin), sine = Math.sin(margin);
     return {
@@ -73,6 +92,7 @@ const unified = ofSum(softplus, sigmoid);
 const losses = {
   CircleLoss: (given) => [boundaries.Circle(given), unified],
   EllipseLoss: (given) => [boundaries.Circle(given), unified],
+  SuperEllipseLoss: (given) => [boundaries.SuperEllipse(given), unified],
   UnifiedLoss: (given) => [boundaries.Linear(given), unified],
   CosFaceLoss: (given) => [boundaries.Linear(given), unified],
   NormFaceLoss: ({scale}) => [boundaries.Linear({margin: 0, scale}), unified],
