@@ -141,6 +141,48 @@ def test_several_processes_draw_different_settings(tmp_path: Path, small_recipe:
     assert len(optuna.load_study(study_name="one", storage=storage).trials) == 6
 
 
+def test_a_trial_is_not_taken_for_one_that_was_left_while_it_is_drawn(
+    small_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = optuna.samplers.RandomSampler.sample_independent
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return draw(*arguments)
+
+    monkeypatch.setattr(optuna.samplers.RandomSampler, "sample_independent", slowly)
+    options = ["--optimizer.steps", "4", "--evaluation.every", "4"]
+    options += without_test(read_recipe(small_recipe, options).text, 0.5, 0)
+    space = space_of(["loss.scale=4..64:log", "loss.margin=0.1..0.4"])
+    search = Search(str(small_recipe), options, space, 3, "map_at_r", tmp_path / "trials", "random")
+    study = search.study("three", storage_in(tmp_path / "study.db"))
+    run_search(search, study, 3, lambda text: None)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    for trial in study.trials:
+        config = yaml.safe_load((search.training(trial.number).folder / "config.yaml").read_text())
+        loss = config["loss"]["init_args"]
+        assert trial.params == {"loss.scale": loss["scale"], "loss.margin": loss["margin"]}
+        said = search.training(trial.number).log.read_text()
+        assert said.count("report:") == 1
+
+
+def test_trials_of_another_machine_are_left_to_it(small_recipe: Path, tmp_path: Path) -> None:
+    space = space_of(["loss.scale=4..64:log"])
+    options = ["--optimizer.steps", "4", "--evaluation.every", "4"]
+    options += without_test(read_recipe(small_recipe, options).text, 0.5, 0)
+    here, elsewhere = (
+        Search(str(small_recipe), options, space, 2, "map_at_r", tmp_path / name)
+        for name in ("here", "elsewhere")
+    )
+    storage = storage_in(tmp_path / "study.db")
+    study = elsewhere.study("shared", storage)
+    trial = study.ask({"loss.scale": space[0].distribution})
+    trial.set_user_attr("home", "of the other machine")
+    run_search(here, here.study("shared", storage), 1, lambda text: None)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.COMPLETE]
+    assert not (tmp_path / "here" / "trial-0000").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

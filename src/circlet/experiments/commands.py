@@ -196,6 +196,8 @@ def sweep(arguments: Sequence[str]) -> None:
     study = search.study(given.study or folder.name, given.storage or storage_in(folder / "study.db"))
     run_search(search, study, given.jobs, console.say)
     swept = Swept.of(search, study)
+    if elsewhere := sum(trial.state == "running" for trial in swept.trials):
+        console.say(f"{elsewhere} trials are made elsewhere: give the command again when they have ended")
     page = write_sweep(swept, folder, options, given.figures)
     console.table(sweep_table(swept, 10))
     console.say(f"best: {shown(swept.best.settings)}; as a recipe: {folder / 'best.yaml'}")

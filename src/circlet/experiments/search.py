@@ -1,13 +1,15 @@
 """A search for good settings: an Optuna study whose trials are runs."""
 
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import optuna
 import yaml
@@ -21,14 +23,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from circlet.errors import CircletError
 from circlet.experiments.settings import NAMES, Measure, figure, flat, options_of, parsed, shown
 from circlet.experiments.space import Space, grid
-from circlet.experiments.training import Training
+from circlet.experiments.training import Training, held
 from circlet.training.recipe import ParsedRecipe
-from circlet.training.run import Record
+from circlet.training.run import Record, written_whole
 
 Sampler = Literal["grid", "random", "tpe"]
 Pruner = Literal["none", "median"]
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+# More than any process takes from asking for a trial to saying in which folder it trains.
+_SECONDS_TO_SAY_WHERE = 60.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,8 @@ def storage_in(path: Path) -> str:
 def run_search(search: Search, study: Study, jobs: int, say: Callable[[str], None]) -> None:
     """Make all trials that are not made yet; several processes may do this to one study at once.
 
-    A trial whose process died is taken up where it was left. One that another process trains is waited for.
+    A trial whose process died is taken up where it was left, by a process that has the same folder. One that
+    another process trains there is waited for; those of other folders, on other machines, are not.
 
     Args:
         search: What is searched.
@@ -160,10 +165,17 @@ def run_search(search: Search, study: Study, jobs: int, say: Callable[[str], Non
     """
 
     def work(_: int) -> None:
-        while (trial := _next(search, study)) is not None:
-            if not _make(search, study, trial, say):
+        while True:
+            with ExitStack() as stack:
+                trial, lock, left = _next(search, study, stack)
+                if trial is not None and lock is not None:
+                    _make(search, study, trial, lock, say)
+                elif not left:
+                    return
+            if trial is None:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
 
+    search.folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(work, range(jobs)))
 
@@ -181,53 +193,78 @@ def _difference(there: Any, wanted: Any) -> str:
     return f"{key}: {there.get(key)} there, {wanted.get(key)} here"
 
 
-def _next(search: Search, study: Study) -> Trial | None:
-    """A trial to make: one that was left, or a new one; None when there are none."""
-    trials = study.get_trials(deepcopy=False)
-    left = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.number < search.trials]
-    free = [trial for trial in left if not _held(search, trial.number)]
-    if free:
-        return Trial(study, free[0]._trial_id)
-    if len(trials) < search.trials:
-        trial = study.ask({dimension.key: dimension.distribution for dimension in search.space})
-        if trial.number < search.trials:
-            return trial
-        # Another process asked at the same moment for the last one.
-        study.tell(trial, state=TrialState.FAIL)
-    return Trial(study, left[0]._trial_id) if left else None
+def _next(search: Search, study: Study, stack: ExitStack) -> tuple[Trial | None, IO[str] | None, bool]:
+    """A trial to make, one that was left or a new one, and the right to it, which the stack holds.
+
+    Returns:
+        The trial and its lock, or None where there is none to be had; and whether others still make some.
+    """
+    # One asks at a time: a trial whose settings are drawn just now looks like one that was left.
+    with held(search.folder / "asking.lock", wait=True):
+        home = _home(search.folder)
+        trials = study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        here = [trial for trial in running if trial.number < search.trials and _lives(trial, home)]
+        for left in here:
+            lock = stack.enter_context(search.training(left.number).claimed())
+            ended = study.get_trials(deepcopy=False)[left.number].state != TrialState.RUNNING
+            if lock is not None and not ended:
+                return _drawn(search, Trial(study, left._trial_id), home), lock, True
+        if len(trials) < search.trials:
+            trial = study.ask()
+            if trial.number < search.trials:
+                _drawn(search, trial, home)
+                lock = stack.enter_context(search.training(trial.number).claimed())
+                return trial, lock, True
+            # A process elsewhere asked at the same moment for the last one.
+            study.tell(trial, state=TrialState.FAIL)
+        return None, None, bool(here)
 
 
-def _held(search: Search, number: int) -> bool:
-    with search.training(number).claimed() as lock:
-        return lock is None
+def _drawn(search: Search, trial: Trial, home: str) -> Trial:
+    """The trial with all its settings; a process that died may have drawn some of them."""
+    trial.set_user_attr("home", home)
+    for one in search.space:
+        trial._suggest(one.key, one.distribution)
+    return trial
 
 
-def _make(search: Search, study: Study, trial: Trial, say: Callable[[str], None]) -> bool:
-    """Train a trial and tell the study; False where another process has it."""
+def _home(folder: Path) -> str:
+    """What tells this folder from those of other machines that share the study."""
+    path = folder / "home"
+    if not path.is_file():
+        with written_whole(path) as file:
+            file.write_text(str(uuid.uuid4()), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def _lives(trial: FrozenTrial, home: str) -> bool:
+    """Whether a running trial's run is in this folder; one whose process died before it said where is too."""
+    if (known := trial.user_attrs.get("home")) is not None:
+        return bool(known == home)
+    started = trial.datetime_start
+    return started is not None and (datetime.now() - started).total_seconds() > _SECONDS_TO_SAY_WHERE
+
+
+def _make(search: Search, study: Study, trial: Trial, lock: IO[str], say: Callable[[str], None]) -> None:
+    """Train a trial and tell the study."""
     training = search.training(trial.number, search.parsed(trial.params).text)
-    with training.claimed() as lock:
-        if lock is None:
-            return False
-        if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
-            return True
-        reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        values: dict[int, float] = {}
+    reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+    values: dict[int, float] = {}
 
-        def go_on(record: Record) -> bool:
-            values[record["step"]] = figure(record, search.measure)
-            if (place := len(values) - 1) not in reported:
-                trial.report(values[record["step"]], place)
-            return not trial.should_prune()
+    def go_on(record: Record) -> bool:
+        values[record["step"]] = figure(record, search.measure)
+        if (place := len(values) - 1) not in reported:
+            trial.report(values[record["step"]], place)
+        return not trial.should_prune()
 
-        ending = training.train(lock, go_on)
-        state = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-        value = values[max(values)] if ending == "complete" else None
-        with suppress(ValueError):  # told already, by a process that was thought dead
-            study.tell(trial, value, state=state[ending])
+    ending = training.train(lock, go_on)
+    state = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+    value = values[max(values)] if ending == "complete" else None
+    study.tell(trial, value, state=state[ending])
     what = {"failed": f"failed: {training.complaint()}", "stopped": "stopped, below the median"}
     found = what[ending] if value is None else f"{NAMES[search.measure]} {100 * value:.2f} %"
     say(f"trial {trial.number + 1} of {search.trials}, {shown(trial.params)}: {found}")
-    return True
 
 
 class _InOrder(BaseSampler):

@@ -42,16 +42,10 @@ class Training:
     def claimed(self) -> Iterator[IO[str] | None]:
         """Hold the right to this training; None where another process has it.
 
-        The system gives the right back when its holders have ended, however they ended. The training process
-        holds it too, so that one whose parent was killed is not trained a second time beside itself.
+        The training process holds it too, so that one whose parent was killed is not trained a second time
+        beside itself.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with self.folder.with_name(f"{self.folder.name}.lock").open("w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
+        with held(self.folder.with_name(f"{self.folder.name}.lock")) as lock:
             yield lock
 
     def train(self, lock: IO[str], go_on: Callable[[Record], bool] = lambda record: True) -> Ending:
@@ -97,6 +91,24 @@ class Training:
         """The last line that the training said."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+@contextmanager
+def held(path: Path, *, wait: bool = False) -> Iterator[IO[str] | None]:
+    """Hold a lock; the system gives it back when its holders have ended, however they ended.
+
+    Args:
+        path: Of the lock.
+        wait: Until it is free; without, there is None where another process, or thread, holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield lock
 
 
 def evaluations_of(run: Run) -> list[Record]:
