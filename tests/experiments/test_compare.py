@@ -122,8 +122,7 @@ def test_runs_that_exist(comparison: Any, tmp_path: Path) -> None:
     assert main(["compare", "--from", *runs, "--output", str(tmp_path), "--figures"]) == 0
     found = json.loads((tmp_path / "results.json").read_text())
     names = list(found["entries"])
-    assert names[0].startswith("CircleLoss")
-    assert names[1].startswith("TripletLoss")
+    assert names == ["CircleLoss", "TripletLoss"]
     for name, before in zip(names, comparison.results["entries"].values(), strict=True):
         assert found["entries"][name]["figures"] == before["figures"]
     assert not (tmp_path / "figures").exists()

@@ -122,7 +122,7 @@ def compare(arguments: Sequence[str]) -> None:
     _check_baseline(given.baseline, names)
     outcome = Outcome(compared, given.baseline or names[0])
     page = write_comparison(outcome, folder, given.measure, notes, given.figures)
-    console.table(comparison_table(outcome, [given.measure]))
+    console.table(comparison_table(outcome, given.measure))
     for note in notes:
         console.say(note)
     console.say(f"report: {page}")

@@ -52,17 +52,19 @@ def compared_of(folders: Sequence[Path]) -> list[Compared]:
 
 
 def _names(settings: list[dict[str, Any]]) -> list[str]:
-    """Each by the settings in which they differ, the loss first."""
-    keys = list(dict.fromkeys(key for some in settings for key in some))
-    missing = object()
-    differing = [
-        key
-        for key in keys
-        if any(some.get(key, missing) != settings[0].get(key, missing) for some in settings)
-    ]
+    """Each by the settings in which it differs from most of the others, the loss first.
+
+    What a loss is made with counts among those of the same loss: others have no such setting.
+    """
     names = []
     for some in settings:
-        own = {key: some[key] for key in differing if some.get(key) is not None and key != "loss.class_path"}
+        same_loss = [other for other in settings if other["loss.class_path"] == some["loss.class_path"]]
+        own = {}
+        for key, value in some.items():
+            among = same_loss if key.startswith("loss.") else settings
+            if 2 * sum(other.get(key) == value for other in among) <= len(among):
+                own[key] = value
+        own.pop("loss.class_path", None)
         loss = str(some["loss.class_path"]).rsplit(".", 1)[-1]
         told = shown(dict(list(own.items())[:_MOST_NAMED]))
         names.append(f"{loss}, {told}" if told else loss)

@@ -66,7 +66,8 @@ def curves(
     ]
     names = [entry.name for entry in entries]
     dashes = [_DASHES[place // len(_COLOURS) % len(_DASHES)] for place in range(len(names))]
-    dash = alt.StrokeDash("entry:N", legend=None, scale=alt.Scale(domain=names, range=dashes))
+    scale = alt.Scale(domain=names, range=dashes)
+    dash = alt.StrokeDash("entry:N", title=None, scale=scale, legend=_legend())
     layers = [
         base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=name), y2="high:Q"),
         base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash),
@@ -169,8 +170,13 @@ def costs(entries: Sequence[Compared], field: str, title: str, *, width: int = 4
 def _colour(entries: Sequence[Compared]) -> alt.Color:
     names = [entry.name for entry in entries]
     colours = [_COLOURS[place % len(_COLOURS)] for place in range(len(names))]
-    legend = alt.Legend(columns=2, labelLimit=260, symbolType="stroke", symbolStrokeWidth=3)
-    return alt.Color("entry:N", title=None, scale=alt.Scale(domain=names, range=colours), legend=legend)
+    scale = alt.Scale(domain=names, range=colours)
+    return alt.Color("entry:N", title=None, scale=scale, legend=_legend())
+
+
+def _legend() -> alt.Legend:
+    """One for colour and dashes: of the same words, so that they are drawn as one."""
+    return alt.Legend(columns=2, labelLimit=190, symbolType="stroke", symbolStrokeWidth=3)
 
 
 def _rows(names: list[str]) -> alt.Y:

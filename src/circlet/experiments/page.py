@@ -47,8 +47,9 @@ def write_comparison(
     folder.mkdir(parents=True, exist_ok=True)
     sections = _sections(outcome, measure)
     courses = convergences(outcome.entries)
+    beside: list[Measure] = [other for other in ("recall_at_1", "map_at_r") if other != measure]
     tables = [
-        Titled("Results", comparison_table(outcome, ("recall_at_1", "map_at_r")), _caption(outcome)),
+        Titled("Results", comparison_table(outcome, measure, beside), _caption(outcome)),
         Titled("How they converge", _convergence_table(courses), _convergence_caption(courses)),
     ]
     results = outcome.to_dict() | {"convergence": asdict(courses)}
@@ -89,17 +90,19 @@ def write_files(
                     figure.chart.save(folder / "figures" / f"{figure.name}.{form}", scale_factor=2)
 
 
-def comparison_table(outcome: Outcome, measures: Sequence[Measure]) -> Table:
-    """The table: a row of titles, and one for each entry; figures in percent."""
-    gaps = {measure: outcome.differences(measure) for measure in measures}
-    titles = ["entry"]
-    for measure in measures:
-        titles += [NAMES[measure], "95 %", f"above {outcome.baseline}", "p"]
-    table = [[*titles, "ms a step", "MiB", "seeds"]]
+def comparison_table(outcome: Outcome, measure: Measure, beside: Sequence[Measure] = ()) -> Table:
+    """The table: a row of titles, and one for each entry; figures in percent.
+
+    Args:
+        outcome: What was found.
+        measure: The figure that is shown with its interval and differences.
+        beside: Figures that are shown with mean and deviation alone.
+    """
+    gaps = outcome.differences(measure)
+    titles = ["entry", *(NAMES[other] for other in beside), NAMES[measure], "95 %"]
+    table = [[*titles, f"above {outcome.baseline}", "p", "ms a step", "MiB", "seeds"]]
     for entry in outcome.entries:
-        row = [entry.name]
-        for measure in measures:
-            row += _cells(entry, measure, gaps[measure])
+        row = [entry.name, *(_mean(entry, other) for other in beside), *_cells(entry, measure, gaps)]
         cost = entry.cost()
         row += [f"{cost['milliseconds']:.0f}", f"{cost['peak_megabytes']:.0f}", str(len(entry.runs))]
         table.append(row)
@@ -112,11 +115,15 @@ def markdown(table: Table) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]) + "\n"
 
 
-def _cells(entry: Compared, measure: Measure, gaps: dict[str, Any]) -> list[str]:
+def _mean(entry: Compared, measure: Measure) -> str:
     scores = entry.scores[measure]
-    low, high = interval(scores)
     spread = "" if scores.deviation is None else f" ± {100 * scores.deviation:.2f}"
-    cells = [f"{100 * scores.mean:.2f}{spread}", f"{100 * low:.1f} to {100 * high:.1f}"]
+    return f"{100 * scores.mean:.2f}{spread}"
+
+
+def _cells(entry: Compared, measure: Measure, gaps: dict[str, Any]) -> list[str]:
+    low, high = interval(entry.scores[measure])
+    cells = [_mean(entry, measure), f"{100 * low:.1f} to {100 * high:.1f}"]
     if entry.name not in gaps:
         return [*cells, "", ""]
     gap, corrected = gaps[entry.name]
