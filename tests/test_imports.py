@@ -126,3 +126,12 @@ print("the library works")
 def test_the_library_part_works_with_torch_alone() -> None:
     done = run(LIBRARY_WITH_TORCH_ALONE)
     assert done.stdout.strip() == "the library works", done.stderr
+
+
+@pytest.mark.parametrize("name", ["optuna", "scipy"])
+def test_experiments_name_the_extra_that_is_missing(name: str) -> None:
+    done = run(
+        f"import sys; sys.modules[{name!r}] = None; from circlet.cli import main; main(['sweep', 'x'])"
+    )
+    assert done.stderr.startswith("circlet sweep: comparisons and sweeps need Optuna and SciPy"), done.stderr
+    assert "pip install 'circlet[experiments]'" in done.stderr
