@@ -39,10 +39,11 @@ def start_command() -> Callable[..., "subprocess.Popen[str]"]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison: its folder, the words of its command, and what the command said."""
+    """A finished comparison: its folder, the words of its command, and what the commands said."""
 
     folder: Path
     words: list[str]
+    said_by_half: str
     said: str
 
     @property
@@ -52,13 +53,15 @@ class Comparison:
 
 @pytest.fixture(scope="session")
 def comparison(small_recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """Two losses, two seeds each; one of them tuned over two settings."""
+    """Two losses, two seeds each, one of them tuned over two settings; half of it was a job of its own."""
     root = tmp_path_factory.mktemp("comparison")
     entries = root / "losses.yaml"
     entries.write_text(yaml.safe_dump(ENTRIES | {"recipe": str(small_recipe_file)}))
     words = ["compare", str(entries), "--seeds", "2", "--tune", "2", "--share", "0.5", "--jobs", "2"]
     words += ["--output", str(root / "out")]
-    process = start(*words)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return Comparison(root / "out", words, said)
+    said = []
+    for more in (["--part", "1/2"], []):
+        process = start(*words, *more)
+        said.append(process.communicate(timeout=300)[0])
+        assert process.returncode == 0, said
+    return Comparison(root / "out", words, *said)

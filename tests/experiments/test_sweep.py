@@ -31,6 +31,7 @@ def swept(
     """A grid of four that was killed in its first trial, and then gone on with by two processes at once."""
     out = tmp_path_factory.mktemp("sweep") / "out"
     words = ["sweep", str(small_recipe_file), *OVER, "--output", str(out), "--optimizer.steps", "30"]
+    words += ["--evaluation.every", "10"]
     process = start_command(*words)
     deadline = time.monotonic() + 120
     while not list(out.rglob("last.pt")):
@@ -59,9 +60,9 @@ def test_every_setting_once(swept: tuple[Path, list[str]]) -> None:
         measured = json.loads((run / "results.json").read_text())
         assert trial["value"] == pytest.approx(measured["trained"]["map_at_r"], abs=1e-6)
         assert measured["step"] == 30
-        said = run.with_name(f"{run.name}.log").read_text()
+        said = (run / "training.log").read_text()
         assert said.count("report:") == 1, "trained more than once"
-    assert "going on from step" in (out / "trials" / "trial-0000.log").read_text()
+    assert "going on from step" in (out / "trials" / "trial-0000" / "training.log").read_text()
 
 
 def test_the_best_is_a_recipe_for_all_training_classes(swept: tuple[Path, list[str]]) -> None:

@@ -11,6 +11,8 @@ from circlet.errors import CircletError
 
 Floats = NDArray[np.float64]
 
+# Differences that differ by less than this do so by rounding.
+_SAME = 1e-12
 _DRAWS = 4000
 _DRAWS_AT_ONCE = 500
 
@@ -105,7 +107,7 @@ def difference(one: Scores, other: Scores, *, level: float = 0.95, seed: int = 0
     low, high = _percentiles(_drawn_means(first, seed) - _drawn_means(second, seed), level)
     gaps = first.by_seed - second.by_seed
     p_value = None
-    if len(common) > 1 and float(np.ptp(gaps)) > 0:
+    if len(common) > 1 and float(np.ptp(gaps)) > _SAME:
         p_value = float(stats.ttest_rel(first.by_seed, second.by_seed).pvalue)
     return Difference(float(gaps.mean()), low, high, p_value, len(common))
 

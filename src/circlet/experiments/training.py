@@ -23,7 +23,7 @@ class Training:
     """A training that is to be done once, by whichever process gets hold of it.
 
     Attributes:
-        folder: Of its run. Beside it stand a lock and, as FOLDER.log, what the training said.
+        folder: Of its run, which also holds its lock and, as training.log, what it said.
         config: The complete recipe.
     """
 
@@ -36,7 +36,7 @@ class Training:
 
     @property
     def log(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.log")
+        return self.folder / "training.log"
 
     @contextmanager
     def claimed(self) -> Iterator[IO[str] | None]:
@@ -45,7 +45,7 @@ class Training:
         The training process holds it too, so that one whose parent was killed is not trained a second time
         beside itself.
         """
-        with held(self.folder.with_name(f"{self.folder.name}.lock")) as lock:
+        with held(self.folder / "training.lock") as lock:
             yield lock
 
     def train(self, lock: IO[str], go_on: Callable[[Record], bool] = lambda record: True) -> Ending:
