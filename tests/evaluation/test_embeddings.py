@@ -46,10 +46,10 @@ def test_bfloat16_of_safetensors_stays_what_it_is(tmp_path: Path) -> None:
     assert read_embeddings(tmp_path / "half.safetensors").vectors.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("text", ["a\nb\nb\nc\n", "a\nb\nb\nc"])
+@pytest.mark.parametrize("text", ["a\nb\nb\nc\n", "a\nb\nb\nc", "a\r\nb\r\nb\r\nc\r\n\r\n"])
 def test_labels_of_their_own_file(tmp_path: Path, text: str) -> None:
     np.save(tmp_path / "vectors.npy", VECTORS)
-    (tmp_path / "labels.txt").write_text(text)
+    (tmp_path / "labels.txt").write_bytes(text.encode())
     np.save(tmp_path / "labels.npy", LABELS)
     named = read_embeddings(tmp_path / "vectors.npy", labels=tmp_path / "labels.txt")
     assert named.labels is not None
@@ -57,6 +57,9 @@ def test_labels_of_their_own_file(tmp_path: Path, text: str) -> None:
     numbered = read_embeddings(tmp_path / "vectors.npy", labels=tmp_path / "labels.npy")
     assert numbered.labels is not None
     assert numbered.labels.tolist() == LABELS.tolist()
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    with pytest.raises(CircletError, match=r"labels.txt holds 2 labels, but .*vectors.npy 4 embeddings"):
+        read_embeddings(tmp_path / "vectors.npy", labels=tmp_path / "labels.txt")
 
 
 def test_vectors_of_npy_stay_in_the_file_and_the_file_as_it_is(tmp_path: Path) -> None:
@@ -74,6 +77,8 @@ def test_text_of_integers_keeps_its_meaning_and_other_text_is_numbered_together(
     assert (first.tolist(), second.tolist()) == ([2, 1], [3, 2])
     with pytest.raises(CircletError, match="labels must be integers or text, but they are float64"):
         label_numbers("labels", np.array([0.5]))
+    with pytest.raises(CircletError, match="integers on one side and text, such as 'bird'"):
+        label_numbers("labels", np.array([1, 2]), np.array(["bird"]))
 
 
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
@@ -82,6 +87,8 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "integers.npz", embeddings=LABELS)
     np.save(tmp_path / "flat.npy", VECTORS[0])
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    np.savez(tmp_path / "objects.npz", embeddings=VECTORS, labels=np.array(["a", 1, "b", 2], dtype=object))
+    (tmp_path / "broken.npz").write_bytes(b"no")
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     (tmp_path / "broken.parquet").write_bytes(b"no")
     ragged = pl.DataFrame({"embeddings": [[1.0], [1.0, 2.0]]})
@@ -95,6 +102,8 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
         "integers.npz": "must be floats, but they are int64",
         "flat.npy": r"of shape \(items, dim\), but they are torch.float32 of shape \(3,\)",
         "pickled.npy": "can't be read",
+        "broken.npz": "it is no npz file",
+        "objects.npz": r"'labels': .* text is saved by labels.astype\(str\)",
         "broken.safetensors": "can't be read",
         "broken.parquet": "can't be read",
         "ragged.parquet": "lists in column 'embeddings' have different lengths",

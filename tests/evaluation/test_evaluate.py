@@ -167,9 +167,14 @@ def test_verification_of_all_pairs_and_identification_and_clustering(
         (["{}", "--protocol", "clustering", "--gallery", "{}"], "leave --gallery out"),
         (["{}", "--protocol", "identification", "--rule", "megaface"], "ranks mates among distractors"),
         (
-            ["{}", "--protocol", "retrieval", "--recall_at", "[0]"],
-            "recall_at must hold integers of at least 1",
+            ["{}", "--protocol", "retrieval", "--recall_at", "1,0"],
+            "recall_at must be an integer of at least 1, but got 0",
         ),
+        (
+            ["{}", "--protocol", "reidentification", "--rerank", "true", "--single_shots", "3"],
+            "--rerank needs a whole one",
+        ),
+        (["{}", "--protocol", "verification", "--folds", "10"], "--folds needs a list of pairs"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -187,6 +192,9 @@ def test_wrong_pairs_are_named(vehicles: Path, tmp_path: Path, capsys: pytest.Ca
         "first,second\n0,1\n": "must have the columns first, second, same",
         "first,second,same\n0,1,1\n0,72,0\n": "names row 72 in pair 2, but",
         "first,second,same\n0.png,x.png,1\n": "names 'x.png', which is not in",
+        "first,second,same\n0,1,yes\n": "must hold 1 or 0, or true or false, but holds 'yes'",
+        "first,second,same\n0,1,\n": "must hold 1 or 0, or true or false, but holds None",
+        "first,second,same\n": "lists no pairs",
     }
     for text, message in lists.items():
         (tmp_path / "pairs.csv").write_text(text)
@@ -200,6 +208,52 @@ def test_wrong_pairs_are_named(vehicles: Path, tmp_path: Path, capsys: pytest.Ca
         ]
         assert main([*command, "--output", str(tmp_path / "out")]) == 1
         assert message in capsys.readouterr().err
+
+
+def saved(path: Path, vehicles: Path, **other: np.ndarray) -> Path:
+    with np.load(vehicles) as held:
+        np.savez(path, **(dict(held) | other))
+    return path
+
+
+def test_roles_that_are_misspelt_or_other_ones_are_told(
+    vehicles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roles = np.load(vehicles)["role"]
+    wrong = saved(tmp_path / "wrong.npz", vehicles, role=np.where(roles == "gallery", "galery", roles))
+    assert main(["evaluate", str(wrong), "--protocol", "retrieval", "--output", str(tmp_path / "out")]) == 1
+    assert "none of the role 'gallery' (beside it stand: 'galery')" in capsys.readouterr().err
+    roles = np.where(np.arange(72) >= 62, "train", roles.astype("U7"))
+    more = saved(tmp_path / "more.npz", vehicles, role=roles)
+    assert main(["evaluate", str(more), "--protocol", "retrieval", "--output", str(tmp_path / "out")]) == 0
+    assert "10 items of the role 'train' are left out" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert results["gallery_size"] == 50
+
+
+def test_marks_of_junk_among_names_and_rows_of_zeros_are_told(
+    vehicles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = np.load(vehicles)
+    labels = np.array([str(label) if label < 1 else f"car {label}" for label in held["labels"]])
+    named = saved(tmp_path / "named.npz", vehicles, labels=labels)
+    command = ["evaluate", str(named), "--protocol", "reidentification", "--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "hold -1 and 0 beside text such as 'car 1'" in capsys.readouterr().err
+    vectors = held["embeddings"].copy()
+    vectors[[3, 40]] = 0
+    empty = saved(tmp_path / "empty.npz", vehicles, embeddings=vectors)
+    assert main(["evaluate", str(empty), "--protocol", "clustering", "--output", str(tmp_path / "out")]) == 0
+    assert f"2 embeddings of {empty} are all zeros" in capsys.readouterr().out
+
+
+def test_figures_of_before_do_not_stay_beside_other_results(
+    vehicles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated(capsys, tmp_path / "out", vehicles, "--protocol", "retrieval", "--recall_at", "1,10")
+    assert (tmp_path / "out" / "cmc.png").is_file()
+    evaluated(capsys, tmp_path / "out", vehicles, "--protocol", "clustering")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.json"]
 
 
 def test_a_file_without_a_protocol_and_unknown_options_are_usage_errors(

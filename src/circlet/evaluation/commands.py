@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
@@ -64,7 +65,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     if given.target is None:
         parser.error("which embeddings? Give the folder of a run, or a file")
-    chosen = of_protocol.parse_args(options).as_dict()
+    chosen = of_protocol.parse_args(_with_lists(protocol, options)).as_dict()
     items = read_embeddings(given.target, labels=given.labels)
     gallery = None if given.gallery is None else read_embeddings(given.gallery, labels=given.gallery_labels)
     output = given.output or _default_output(given.target, given.protocol)
@@ -76,8 +77,15 @@ def evaluate(arguments: Sequence[str]) -> None:
         outcome = protocol(items, gallery, **chosen)
     except ValueError as error:
         raise (
-            error if isinstance(error, CircletError) else CircletError(f"{items.source}: {error}")
+            error
+            if isinstance(error, CircletError)
+            else CircletError(f"{given.protocol} of {items.source}: {error}")
         ) from error
+    for side in (items, gallery):
+        if side is not None and (zeros := side.zeros()):
+            outcome.notes.append(
+                f"{zeros:,} embeddings of {side.source} are all zeros: their similarity to any other is 0"
+            )
     _show(given.protocol, items.source, outcome)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
     results = {
@@ -87,10 +95,12 @@ def evaluate(arguments: Sequence[str]) -> None:
         "settings": settings,
         "results": outcome.figures,
     }
+    _clear_figures(output)
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     for name, chart in outcome.charts.items():
         for ending in given.figures:
-            chart.save(str(output / f"{name}.{ending}"))
+            titled = chart.properties(title=f"{given.target.name}, {given.protocol}")
+            titled.save(str(output / f"{name}.{ending}"), scale_factor=2)
     print(
         f"written to {output}: results.json"
         + "".join(f", {name}" for name in outcome.charts if given.figures)
@@ -100,16 +110,44 @@ def evaluate(arguments: Sequence[str]) -> None:
 def _parser(name: str, protocol: Callable[..., Outcome]) -> ArgumentParser:
     summary = (protocol.__doc__ or "").split("\n")[0]
     parser = ArgumentParser(
-        prog=f"circlet evaluate RUN|EMBEDDINGS --protocol {name}", description=summary, allow_abbrev=False
+        prog=f"circlet evaluate RUN|EMBEDDINGS --protocol {name}",
+        description=summary,
+        epilog="Besides, as for every protocol: --gallery, --labels, --gallery_labels, --output and "
+        "--figures, see `circlet evaluate --help`. Lists are written 1,10,100.",
+        allow_abbrev=False,
     )
     parser.add_function_arguments(protocol, skip={"items", "gallery"})
     return parser
 
 
+def _with_lists(protocol: Callable[..., Outcome], options: Sequence[str]) -> list[str]:
+    """The options with brackets around lists that were written 1,10,100, as their parser wants them."""
+    hints = get_type_hints(protocol)
+    lists = {f"--{name}" for name, hint in hints.items() if get_origin(hint) is tuple}
+    given: list[str] = []
+    for word in options:
+        name, sign, value = word.partition("=")
+        if sign and name in lists and value[:1] not in ("[", "("):
+            given.append(f"{name}=[{value}]")
+        elif given and given[-1] in lists and word[:1] not in ("[", "("):
+            given.append(f"[{word}]")
+        else:
+            given.append(word)
+    return given
+
+
+def _clear_figures(output: Path) -> None:
+    """Remove the figures of an earlier evaluation: beside other results they would be taken for theirs."""
+    if (output / "results.json").is_file():
+        for name in ("cmc", "precision_recall", "roc", "det"):
+            for ending in _FIGURES:
+                (output / f"{name}.{ending}").unlink(missing_ok=True)
+
+
 def _default_output(target: Path, protocol: str) -> Path:
     if target.is_dir():
         return target / "evaluations" / protocol
-    return Path("evaluations") / f"{target.stem}-{protocol}"
+    return Path("evaluations") / f"{target.name}-{protocol}"
 
 
 def _show(protocol: str, source: str, outcome: Outcome) -> None:

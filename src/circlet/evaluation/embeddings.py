@@ -1,5 +1,6 @@
 """Embeddings with what is known of each, read from the files that people keep them in."""
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from circlet.errors import CircletError
 
 ROLES = ("query", "gallery")
+_ROWS_AT_ONCE = 2**14
 
 # The names that a column may have, the first one being circlet's own.
 _NAMES = {
@@ -66,11 +68,17 @@ class Embeddings:
             CircletError: There are no labels.
         """
         if self.labels is None:
+            there = "" if self.source.endswith(".npy") else "put them there as 'labels', or "
             raise CircletError(
-                f"{self.source} holds no labels, and {what} needs them: put them there as 'labels', or give "
-                f"a file of them with --labels"
+                f"{self.source} holds no labels, and {what} needs them: {there}give a file of them with "
+                f"--labels"
             )
         return self.labels
+
+    def zeros(self) -> int:
+        """How many of the vectors are all zeros, as where a face was not detected."""
+        pieces = torch.split(self.vectors, _ROWS_AT_ONCE)
+        return sum(int((some == 0).all(dim=1).sum()) for some in pieces)
 
 
 def read_embeddings(path: str | Path, *, labels: str | Path | None = None) -> Embeddings:
@@ -82,7 +90,7 @@ def read_embeddings(path: str | Path, *, labels: str | Path | None = None) -> Em
 
     Args:
         path: The file, or the folder of a run, of which embeddings.npz is read.
-        labels: A file (.npy, or text with one in each line) that gives the labels.
+        labels: A file (.npy, or text with one in each line) that gives the labels, instead of the file's own.
 
     Raises:
         CircletError: A file is absent or can't be read, or what it holds does not fit together; the message
@@ -118,9 +126,15 @@ def read_embeddings(path: str | Path, *, labels: str | Path | None = None) -> Em
             f"{path} holds no embeddings: there should be {' or '.join(map(repr, _NAMES['embeddings']))}, "
             f"but there is {', '.join(map(repr, columns)) or 'nothing'}"
         )
+    vectors: Any = found.pop("embeddings")
     if labels is not None:
-        found["labels"] = _read_labels(Path(labels))
-    vectors = found.pop("embeddings")
+        own = _read_labels(Path(labels))
+        if len(own) != len(vectors):
+            raise CircletError(
+                f"{labels} holds {len(own)} labels, but {path} {len(vectors)} embeddings: there must be one "
+                f"for each"
+            )
+        found["labels"] = own
     return _fitting(vectors if isinstance(vectors, Tensor) else _tensor(vectors, path), found, path)
 
 
@@ -155,8 +169,17 @@ def _npy(path: Path) -> Mapping[str, Any]:
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no npz file, which np.savez writes")
     with np.load(path, allow_pickle=False) as held:
-        return {name: held[name] for name in held.files}
+        return {name: _column(name, held) for name in held.files}
+
+
+def _column(name: str, held: Mapping[str, np.ndarray]) -> np.ndarray:
+    try:
+        return held[name]
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}; text is saved by {name}.astype(str)") from error
 
 
 def _parquet(path: Path) -> Mapping[str, Any]:
@@ -191,14 +214,9 @@ def _read_labels(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
-        return np.array(path.read_text(encoding="utf-8").split("\n")[: _lines(path)])
+        return np.array(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
     except (OSError, ValueError) as error:
         raise CircletError(f"the labels in {path} can't be read: {error}") from error
-
-
-def _lines(path: Path) -> int:
-    text = path.read_text(encoding="utf-8")
-    return text.count("\n") + (not text.endswith("\n"))
 
 
 def label_numbers(what: str, *columns: np.ndarray) -> list[Tensor]:
@@ -212,10 +230,19 @@ def label_numbers(what: str, *columns: np.ndarray) -> list[Tensor]:
     """
     kinds = {column.dtype.kind for column in columns}
     if not kinds <= set("iuSUO"):
-        raise CircletError(f"{what} must be integers or text, but they are {columns[0].dtype}")
+        wrong = next(column for column in columns if column.dtype.kind not in "iuSUO")
+        raise CircletError(
+            f"{what} must be integers or text, but they are {wrong.dtype}; .astype(int) makes them integers"
+        )
     try:
         return [torch.from_numpy(column.astype(np.int64)) for column in columns]
     except ValueError:
+        if kinds & set("iu"):
+            text = next(column for column in columns if column.dtype.kind in "SUO")
+            raise CircletError(
+                f"{what} are integers on one side and text, such as {str(text[0])!r}, on the other: they are "
+                f"never the same"
+            ) from None
         together = np.concatenate([column.astype(str) for column in columns])
         _, numbers = np.unique(together, return_inverse=True)
         ends = np.cumsum([len(column) for column in columns])[:-1]

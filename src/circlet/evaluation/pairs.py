@@ -22,8 +22,8 @@ def listed_scores(items: Embeddings, path: Path) -> tuple[Tensor, Tensor]:
 
     Args:
         items: The embeddings.
-        path: CSV or Parquet with the columns first, second and same (1 or 0); the first two are rows of the
-            embeddings, counted from 0, or their names.
+        path: CSV or Parquet with the columns first, second and same (1 or 0, true or false); the first two
+            are rows of the embeddings, counted from 0, or their names.
 
     Raises:
         CircletError: The list can't be read, or names an item that is not there.
@@ -39,8 +39,10 @@ def listed_scores(items: Embeddings, path: Path) -> tuple[Tensor, Tensor]:
         raise CircletError(
             f"{path} must have the columns {', '.join(_COLUMNS)}, but has {', '.join(table.columns)}"
         )
+    if table.is_empty():
+        raise CircletError(f"{path} lists no pairs")
     first, second = (_rows(items, table[name], path) for name in ("first", "second"))
-    same = torch.from_numpy(table["same"].cast(pl.Int64).to_numpy().copy())
+    same = _same(table["same"], path)
     scores = torch.empty(len(first))
     for start in range(0, len(first), _PAIRS_AT_ONCE):
         some = slice(start, start + _PAIRS_AT_ONCE)
@@ -75,6 +77,16 @@ def all_scores(queries: Embeddings, gallery: Embeddings | None) -> tuple[Tensor,
         scores.append(second[columns] @ first[row])
         same.append(other_ids[columns] == ids[row])
     return torch.cat(scores), torch.cat(same)
+
+
+def _same(column: pl.Series, path: Path) -> Tensor:
+    values = column.cast(pl.Int64) if column.dtype == pl.Boolean else column
+    wrong = next((value for value in values.to_list() if value not in (0, 1)), None)
+    if wrong is not None or values.null_count():
+        raise CircletError(
+            f"the column 'same' of {path} must hold 1 or 0, or true or false, but holds {wrong!r}"
+        )
+    return torch.from_numpy(values.cast(pl.Int64).to_numpy().copy())
 
 
 def _rows(items: Embeddings, column: pl.Series, path: Path) -> Tensor:

@@ -102,6 +102,10 @@ class PerQuery:
 
     def _checked(self, groups: Tensor) -> Tensor:
         number = len(next(iter(self.figures.values())))
+        if not isinstance(groups, Tensor):
+            raise ValueError(
+                f"groups must be a tensor, but got {type(groups).__name__}; torch.as_tensor makes one"
+            )
         if groups.shape != (number,) or groups.is_floating_point():
             raise ValueError(
                 f"groups must be integers of shape ({number},), one for each query, "

@@ -8,6 +8,8 @@ import altair as alt
 
 from circlet.report.style import INK, MAP_AT_R, NEGATIVE, POSITIVE, RECALL, Rows, inline, layered
 
+# Small rates as 1e-6: written out their labels would not fit.
+_RATE = "datum.value < 0.001 ? format(datum.value, '~e') : format(datum.value, '~g')"
 _COLOURS = [POSITIVE, NEGATIVE, RECALL, MAP_AT_R, INK]
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -26,9 +28,11 @@ def cmc_figure(
     """
     curves = {name: list(enumerate(values, start=1)) for name, values in shares.items()}
     lowest = min((min(values) for values in shares.values()), default=0)
+    most = max((len(values) for values in shares.values()), default=1)
+    ranks = [1, *(rank for rank in (5, 10, 15, *range(20, most + 1, 10)) if rank <= most)]
     return _lines(
         curves,
-        alt.X("x:Q", title="rank k", scale=alt.Scale(nice=False), axis=alt.Axis(format="d", tickMinStep=1)),
+        alt.X("x:Q", title="rank k", scale=alt.Scale(nice=False), axis=alt.Axis(format="d", values=ranks)),
         alt.Y(
             "y:Q",
             title="found among the first k",
@@ -142,5 +146,5 @@ def _rates(curves: Curves, side: int) -> dict[str, Any]:
     powers = range(math.floor(math.log10(min(lowest, 0.1)) + 1e-9), 1)
     return {
         "scale": alt.Scale(type="log", domain=[10.0 ** powers[0], 1], nice=False),
-        "axis": alt.Axis(values=[10.0**power for power in powers], format="~g"),
+        "axis": alt.Axis(values=[10.0**power for power in powers], labelExpr=_RATE),
     }

@@ -29,7 +29,8 @@ def identification(
         open_set: How these are counted: nist or insightface.
         at_distractors: Rank-k also among the first so many distractors.
     """
-    probes, gallery = sides_of(items, gallery)
+    notes: list[str] = []
+    probes, gallery = sides_of(items, gallery, notes)
     ids = numbers_of("labels", probes, gallery)
     result = metrics.identification(
         probes.vectors,
@@ -51,7 +52,7 @@ def identification(
         for rate, share in result.tpir_at_fpir.items()
         if rate not in result.unresolved_fpir
     ]
-    notes = [
+    notes += [
         f"{result.trials:,} trials by the rule {rule!r}, {result.distractors:,} distractors",
         f"false positives from probes: {result.false_positives_from}",
     ]

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from circlet import metrics
@@ -38,36 +39,43 @@ def reidentification(
         k2: Codes that are averaged, for re-ranking.
         lambda_value: The share of the distance as it was, for re-ranking.
     """
-    queries, gallery = sides_of(items, gallery)
+    if rerank and single_shots:
+        raise CircletError(
+            "--single_shots draws galleries, and --rerank needs a whole one: measure one after the other"
+        )
+    notes: list[str] = []
+    queries, gallery = sides_of(items, gallery, notes)
     if gallery is None:
         raise CircletError(
             f"re-identification needs queries and a gallery: {queries.source} has no 'role' with query and "
             f"gallery, and no file was given with --gallery"
         )
+    for side in (queries, gallery):
+        _check_marks(side)
     ids, gallery_ids = numbers_of("labels", queries, gallery)
     cameras: list[Tensor | None] = [None, None]
     if queries.cameras is not None and gallery.cameras is not None:
         cameras = [*label_numbers("cameras", queries.cameras, gallery.cameras)]
     given = (queries.vectors, ids, cameras[0], gallery.vectors, gallery_ids, cameras[1])
 
-    def measured(reranked: metrics.Reranked | None, shots: int) -> metrics.Reidentification:
+    def measured(reranked: metrics.Reranked | None) -> metrics.Reidentification:
         return metrics.reidentification(
             *given,
             average_precision,
             rank_at=rank_at,
             most_cmc=CMC_RANKS,
             without_positive=without_positive,
-            single_shots=shots,
+            single_shots=single_shots,
             seed=seed,
             reranked=reranked,
         )
 
-    results = {"": measured(None, single_shots)}
+    results = {"": measured(None)}
     if rerank:
         reranked = metrics.k_reciprocal_rerank(
             queries.vectors, gallery.vectors, k1=k1, k2=k2, lambda_value=lambda_value
         )
-        results["re-ranked"] = measured(reranked, 0)
+        results["re-ranked"] = measured(reranked)
     rows = []
     for name, result in results.items():
         end = f", {name}" if name else ""
@@ -75,7 +83,7 @@ def reidentification(
         rows.append((f"mAP{end}", percent(result.mean_average_precision)))
         rows.append((f"mINP{end}", percent(result.mean_inverse_negative_penalty)))
     result = results[""]
-    notes = [
+    notes += [
         f"{result.queries:,} queries against a gallery of {result.gallery_size:,}; average precision by "
         f"{result.average_precision}",
         f"junk dropped: {result.junk:,}; distractors: {result.distractors:,}; pairs of one identity and one "
@@ -103,3 +111,18 @@ def reidentification(
         ),
     }
     return Outcome(found, rows, notes, charts)
+
+
+def _check_marks(items: Embeddings) -> None:
+    """
+    Raises:
+        CircletError: Labels that are text hold -1 or 0: these mark junk and distractors as integers alone.
+    """
+    labels = items.require_labels("re-identification").astype(str)
+    marks = [mark for mark in ("-1", "0") if (labels == mark).any()]
+    words = [label for label in np.unique(labels).tolist() if not label.lstrip("-").isdigit()]
+    if marks and words:
+        raise CircletError(
+            f"the labels of {items.source} hold {' and '.join(marks)} beside text such as {words[0]!r}: junk "
+            f"(-1) and distractors (0) are marked so where all labels are integers: number the identities"
+        )

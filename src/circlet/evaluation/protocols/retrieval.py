@@ -3,6 +3,7 @@
 from circlet import metrics
 from circlet.evaluation.embeddings import Embeddings
 from circlet.evaluation.protocols.outcome import CMC_RANKS, Outcome, numbers_of, percent, sides_of
+from circlet.metrics.vectors import check_count
 from circlet.report.metric_figures import cmc_figure, precision_recall_figure
 
 
@@ -21,8 +22,11 @@ def retrieval(
         precision_at: The k of precision@k.
         intervals: Add bootstrap intervals of 95 %, over whole classes.
     """
-    queries, gallery = sides_of(items, gallery)
+    notes: list[str] = []
+    queries, gallery = sides_of(items, gallery, notes)
     labels = numbers_of("labels", queries, gallery)
+    for k in recall_at:
+        check_count("recall_at", k)
     for_curve = tuple(dict.fromkeys([*recall_at, *range(1, CMC_RANKS + 1)]))
     result = metrics.retrieval(
         queries.vectors,
@@ -51,11 +55,11 @@ def retrieval(
             for (name, value), key in zip(rows, shown, strict=True)
         ]
     how = "each against all others" if gallery is None else f"against a gallery of {result.gallery_size:,}"
-    notes = [f"{result.queries:,} queries, {how}"]
+    notes.append(f"{result.queries:,} queries, {how}")
     if result.skipped_queries:
         notes.append(f"{result.skipped_queries:,} queries without a positive are in no figure")
     if intervals:
-        notes.append("intervals: 95 %, bootstrap over classes")
+        notes.append("intervals: 95 %, bootstrap over whole classes, 1,000 draws, seed 0")
     charts = {
         "cmc": cmc_figure({"recall@k": [result.recall_at[k] for k in range(1, CMC_RANKS + 1)]}),
         "precision_recall": precision_recall_figure({"precision": result.precision_at_recall}),

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from circlet import metrics
+from circlet.errors import CircletError
 from circlet.evaluation.embeddings import Embeddings
 from circlet.evaluation.pairs import all_scores, listed_scores
 from circlet.evaluation.protocols.outcome import Outcome, percent, sides_of
@@ -28,14 +29,20 @@ def verification(
 
     Args:
         pairs: CSV or Parquet with the columns first, second (rows of the embeddings or their names) and same
-            (1 or 0). Without it all pairs are taken, without folds.
+            (1 or 0, true or false). Without it all pairs are taken, without folds.
         folds: Consecutive pieces of the list; 0 for none. Default: 10 with a list of pairs.
         rule: How a threshold is chosen: insightface's or that of the LFW report.
         far: False accept rates.
         interpolate: TAR at FAR between points of the ROC, and not at the nearest one.
     """
+    notes: list[str] = []
     if pairs is None:
-        queries, others = sides_of(items, gallery)
+        if folds:
+            raise CircletError(
+                "--folds needs a list of pairs, --pairs: of all pairs few are of the same, and folds of them "
+                "would say little"
+            )
+        queries, others = sides_of(items, gallery, notes)
         scores, same = all_scores(queries, others)
     else:
         scores, same = listed_scores(items, pairs)
@@ -55,7 +62,7 @@ def verification(
         for rate, share in result.tar_at_far.items()
         if rate not in result.unresolved_far
     ]
-    notes = [f"{result.pairs:,} pairs, {result.same_pairs:,} of them of the same"]
+    notes.append(f"{result.pairs:,} pairs, {result.same_pairs:,} of them of the same")
     if result.accuracy_standard_error is not None:
         notes.append(
             f"± is the standard deviation over the folds; the standard error of the mean is "
