@@ -28,7 +28,7 @@ OVER = ["--over", "loss.scale=8,32", "loss.margin=0.1,0.4", "--sampler", "grid",
 def swept(
     small_recipe_file: Path, tmp_path_factory: pytest.TempPathFactory, start_command: Start
 ) -> tuple[Path, list[str]]:
-    """A grid of four that was killed in its first trial, and then gone on with by two processes at once."""
+    """A grid of four, stopped by Ctrl-C in its first trial, then gone on with by two processes at once."""
     out = tmp_path_factory.mktemp("sweep") / "out"
     words = ["sweep", str(small_recipe_file), *OVER, "--output", str(out), "--optimizer.steps", "30"]
     words += ["--evaluation.every", "10"]
@@ -38,11 +38,13 @@ def swept(
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "circlet sweep: stopped" in said
     both = [start_command(*words) for _ in range(2)]
-    said = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    told = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
     return out, words
 
 

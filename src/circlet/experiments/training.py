@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from circlet.training.run import Record, Run
 Ending = Literal["complete", "stopped", "failed"]
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+# What `circlet train` ends with after Ctrl-C, and what the system says of one that it came too early for.
+_INTERRUPTED = (130, -signal.SIGINT, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class Training:
 
         Returns:
             "failed" where the training ended with an error: its log says which.
+
+        Raises:
+            KeyboardInterrupt: The training was interrupted from outside; it can be gone on with.
         """
         run = Run(self.folder)
         if not run.config.is_file():
@@ -80,12 +86,19 @@ class Training:
                         if not go_on(record) and not ended:
                             return "stopped"
                     if ended:
-                        return "complete" if self.complete and process.returncode == 0 else "failed"
+                        return self._ending(process.returncode, log)
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
             finally:
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
+
+    def _ending(self, code: int, log: IO[str]) -> Ending:
+        if code in _INTERRUPTED:
+            raise KeyboardInterrupt
+        if code < 0:
+            log.write(f"killed by signal {-code}, {signal.strsignal(-code)}\n")
+        return "complete" if self.complete and code == 0 else "failed"
 
     def complaint(self) -> str:
         """The last line that the training said."""
