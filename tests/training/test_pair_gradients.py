@@ -16,6 +16,7 @@ SEVERAL_POSITIVES: list[PairLoss] = [
     losses.CircleLoss(0.25, 32),
     losses.EllipseLoss(0.25, 32, 2.0),
     losses.UnifiedLoss(),
+    losses.UnifiedLoss(scope="batch"),
     losses.TripletLoss(mining="hard"),
     losses.TripletLoss(mining="soft"),
     losses.TripletLoss(mining="all"),
@@ -100,6 +101,22 @@ def test_circle_loss_has_the_gradients_of_the_paper() -> None:
     expected = [z * w / sum(weight_p) * gamma * (s - 1 - m) for s, w in zip(positives, weight_p, strict=True)]
     expected += [z * w / sum(weight_n) * gamma * (s + m) for s, w in zip(negatives, weight_n, strict=True)]
     assert found[0].tolist() == pytest.approx(expected)
+
+
+def test_hopeless_anchors_do_not_take_the_gradient_of_a_whole_batch() -> None:
+    anchors, labels, references, reference_labels = batch(one_positive=False)
+    given = Given(references, reference_labels)
+    criterion = losses.CircleLoss(0.25, 64, scope="batch")
+    pairs = batch_pairs(criterion, anchors, labels, given)
+    found = gradient_figures(criterion, pairs)
+    # One softmax over all pairs of a side, which the weights scale: paper, Eq. 9 and 10 with one anchor.
+    s_n = pairs.negative
+    of_negatives = torch.softmax(64 * (s_n + 0.25).relu() * (s_n - 0.25), dim=0) * (s_n + 0.25).relu()
+    tenth = -(-len(s_n) // 10)
+    share = of_negatives[s_n.topk(tenth).indices].sum() / of_negatives.sum()
+    assert found.mass["negative_hardest"] == pytest.approx(float(share), rel=1e-6)
+    assert found.active is not None
+    assert found.active > 0
 
 
 def test_anchors_at_rest_are_not_active() -> None:

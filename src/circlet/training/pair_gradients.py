@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from circlet.engine import PairStatistics, Reduction, softplus
-from circlet.losses import PairLoss, ProxyAnchorLoss
+from circlet.losses import PairLoss, ProxyAnchorLoss, Unified
 from circlet.training.monitor import BatchPairs
 
 # An anchor is at rest when its gradient is at most this share of what a hopeless anchor would get.
@@ -49,15 +49,21 @@ def gradient_figures(criterion: PairLoss, pairs: BatchPairs) -> GradientFigures:
         sides = pairs.similarities, pairs.positives, pairs.negatives
     similarities, positives, negatives = sides
     hopeless = torch.where(positives, -1.0, 1.0).to(similarities.dtype)
-    # Anchors meet at the end alone, so that the hopeless ones can be among them, and cost few calls more.
-    gradient = similarity_gradient(
-        criterion,
-        pairs.embeddings.repeat(2, 1),
-        torch.cat([similarities, hopeless]),
-        positives.repeat(2, 1),
-        negatives.repeat(2, 1),
-    )
-    size, most = gradient.abs().chunk(2)
+    if isinstance(criterion.objective, Unified) and criterion.objective.scope == "batch":
+        size, most = (
+            similarity_gradient(criterion, pairs.embeddings, some, positives, negatives).abs()
+            for some in (similarities, hopeless)
+        )
+    else:
+        # Anchors meet at the end alone: the hopeless ones can be among them, and cost few calls more.
+        gradient = similarity_gradient(
+            criterion,
+            pairs.embeddings.repeat(2, 1),
+            torch.cat([similarities, hopeless]),
+            positives.repeat(2, 1),
+            negatives.repeat(2, 1),
+        )
+        size, most = gradient.abs().chunk(2)
 
     active = torch.zeros(len(size), dtype=torch.bool, device=size.device)
     counted = active.clone()
