@@ -21,9 +21,9 @@ from circlet.experiments.comparison import (
 from circlet.experiments.existing import compared_of
 from circlet.experiments.outcome import Compared, Outcome
 from circlet.experiments.page import comparison_table, write_comparison
-from circlet.experiments.search import Search, chosen, run_search, storage_in
+from circlet.experiments.search import Sampler, Search, run_search, storage_in
 from circlet.experiments.settings import NAMES, parsed, shown, threads, without_test
-from circlet.experiments.space import grid, space_of
+from circlet.experiments.space import grid, is_grid, space_of
 from circlet.experiments.sweep import Swept
 from circlet.experiments.sweep_page import sweep_table, write_sweep
 from circlet.training.console import Console
@@ -145,7 +145,7 @@ def sweep(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--sampler",
         choices=("grid", "random", "tpe"),
-        help="how settings are chosen (default: grid where all that is searched are values, tpe for ranges)",
+        help="how settings are chosen (default: grid where all are values or ranges with a number, else tpe)",
     )
     parser.add_argument(
         "--trials", type=int, help="settings tried (default 20; of a grid all, and never more)"
@@ -173,9 +173,9 @@ def sweep(arguments: Sequence[str]) -> None:
     stem = Path(given.recipe).stem
     folder = given.output or Path("runs") / f"sweep-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     space = space_of(given.over)
-    sampler, trials = chosen(space, 20 if given.trials is None else given.trials, given.sampler)
-    if given.trials is None and sampler == "grid":
-        trials = len(grid(space))
+    sampler: Sampler = given.sampler or ("grid" if is_grid(space) else "tpe")
+    most = len(grid(space)) if sampler == "grid" else None
+    trials = (most or 20) if given.trials is None else min(given.trials, most or given.trials)
     _check(trials=trials, jobs=given.jobs)
     own = [*options, *threads(given.jobs)]
     if given.share:

@@ -3,15 +3,15 @@
 import re
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import yaml
 
 from circlet.errors import CircletError
-from circlet.experiments.search import Search, best_of, chosen, run_search
+from circlet.experiments.search import Search, best_of, run_search
 from circlet.experiments.settings import (
     NAMES,
     Measure,
@@ -22,8 +22,8 @@ from circlet.experiments.settings import (
     threads,
     without_test,
 )
-from circlet.experiments.space import Space, space_of
-from circlet.experiments.training import Training
+from circlet.experiments.space import Space, grid, is_grid, space_of
+from circlet.experiments.training import Training, in_threads
 from circlet.training.run import Run
 
 # What makes two trainings comparable: the same pictures, measured in the same way.
@@ -101,9 +101,9 @@ def entries_of(recipes: Sequence[str], options: Sequence[str], over: Space) -> l
     slugs = [entry.slug for entry in listed]
     if twice := sorted({entry.name for entry in listed if slugs.count(entry.slug) > 1}):
         raise CircletError(f"{', '.join(twice)} stands twice among what is to be compared: give other names")
+    _check_same(listed)
     if len(listed) < 2:
         raise CircletError("a comparison needs two entries or more: name more recipes")
-    _check_same(listed)
     return listed
 
 
@@ -171,15 +171,15 @@ def search_of(entry: Entry, tuning: Tuning, folder: Path, jobs: int) -> Search |
     if not entry.space or not tuning.trials:
         return None
     config = parsed(entry.recipe, entry.options).text
-    sampler, trials = chosen(entry.space, tuning.trials)
+    whole = is_grid(entry.space) and len(grid(entry.space)) <= tuning.trials
     search = Search(
         entry.recipe,
         [*entry.options, *threads(jobs), *without_test(config, tuning.share, tuning.seed)],
         entry.space,
-        trials,
+        len(grid(entry.space)) if whole else tuning.trials,
         tuning.measure,
         folder / "tuning" / entry.slug,
-        sampler,
+        "grid" if whole else "tpe",
         seed=tuning.seed,
     )
     search.check()
@@ -259,11 +259,12 @@ def train_all(trainings: Sequence[Training], jobs: int, say: Callable[[str], Non
     if done := len(trainings) - len(left):
         say(f"{done} of {len(trainings)} trainings are complete already")
 
-    def work(training: Training) -> bool:
+    def work(training: Training, stop: Event) -> bool:
         with training.claimed() as lock:
             if lock is None or training.complete:
                 return training.complete
-            if training.train(lock) == "complete":
+            say(f"{training.folder}: training {1 + trainings.index(training)} of {len(trainings)}")
+            if training.train(lock, stop) == "complete":
                 say(f"{training.folder}: complete")
                 return True
         say(f"{training.folder} failed: {training.complaint()}")
@@ -272,8 +273,7 @@ def train_all(trainings: Sequence[Training], jobs: int, say: Callable[[str], Non
 
     failed: list[Training] = []
     while left:
-        with ThreadPoolExecutor(jobs) as pool:
-            over = list(pool.map(work, left))
+        over = in_threads(work, left, jobs)
         left = [training for training, ended in zip(left, over, strict=True) if not ended]
         if left:
             time.sleep(_SECONDS_BETWEEN_LOOKS)

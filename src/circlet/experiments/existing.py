@@ -14,7 +14,7 @@ from circlet.experiments.settings import flat, shown
 from circlet.training.run import Run
 
 # What may differ between runs of one entry.
-_FREE = {"seed", "threads", "log_every", "evaluation.batch_size", "images.workers", "images.cache"}
+_FREE = {"seed", "threads", "log_every", "images.workers", "images.cache"}
 _MOST_NAMED = 4
 
 
@@ -32,7 +32,11 @@ def compared_of(folders: Sequence[Path]) -> list[Compared]:
     for folder in folders:
         run = Run.open(folder)
         content = dict(flat(yaml.safe_load(run.config.read_text(encoding="utf-8"))))
-        bare = {key: value for key, value in content.items() if key not in _FREE}
+        bare = {
+            key: value
+            for key, value in content.items()
+            if key not in _FREE and not key.startswith("evaluation.")
+        }
         key = json.dumps(bare, sort_keys=True)
         settings[key] = bare
         seeds = groups.setdefault(key, {})

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from circlet.experiments import figures
 from circlet.experiments.converged import Converged, Convergences, OverRuns, convergences
 from circlet.experiments.outcome import Compared, Outcome
-from circlet.experiments.settings import NAMES, Measure, shown
+from circlet.experiments.settings import NAMES, Measure, flat, shown, written
 from circlet.experiments.statistics import interval
 from circlet.report.html import rendered
 from circlet.report.sections import Figure
@@ -51,6 +53,7 @@ def write_comparison(
     tables = [
         Titled("Results", comparison_table(outcome, measure, beside), _caption(outcome)),
         Titled("How they converge", _convergence_table(courses), _convergence_caption(courses)),
+        _compared(outcome.entries),
     ]
     results = outcome.to_dict() | {"convergence": asdict(courses)}
     write_files(folder, results, tables, sections, formats)
@@ -61,6 +64,7 @@ def write_comparison(
         name=folder.resolve().name,
         summary=f"{len(outcome.entries)} entries, {seeds} {'seed' if seeds == 1 else 'seeds'} each",
         tables=tables,
+        config=_config(outcome.entries[0]),
         sections=sections,
         notes=list(notes),
     )
@@ -131,9 +135,35 @@ def _cells(entry: Compared, measure: Measure, gaps: dict[str, Any]) -> list[str]
     return [*cells, f"{100 * gap.mean:+.2f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})", p_value]
 
 
+def _compared(entries: Sequence[Compared]) -> Titled:
+    """What each entry was: its loss, and all settings in which it differs from the first."""
+    configs = [dict(flat(yaml.safe_load(_config(entry)))) for entry in entries]
+    table = [["entry", "loss", "differs from the first in"]]
+    for entry, config in zip(entries, configs, strict=True):
+        loss = {key: value for key, value in config.items() if key.startswith("loss.init_args.")}
+        others = {
+            key: value
+            for key, value in config.items()
+            if not key.startswith("loss.") and key != "threads" and configs[0].get(key) != value
+        }
+        name = str(config["loss.class_path"]).rsplit(".", 1)[-1]
+        told = ", ".join(f"{key} {written(value)}" for key, value in others.items())
+        table.append([entry.name, f"{name}({shown(loss)})", told])
+    return Titled("What was compared", table, "The complete recipe of the first is below.")
+
+
+def _config(entry: Compared) -> str:
+    return next(iter(entry.runs.values())).config.read_text(encoding="utf-8")
+
+
+def _trials(entry: Compared) -> str:
+    failed = f", {entry.tuned.failed} of which failed" if entry.tuned.failed else ""
+    return f"{entry.tuned.trials} trials{failed}"
+
+
 def _caption(outcome: Outcome) -> str:
     tuned = [
-        f"{entry.name}: {shown(entry.tuned.settings)} (of {entry.tuned.trials} trials)"
+        f"{entry.name}: {shown(entry.tuned.settings)} (of {_trials(entry)})"
         for entry in outcome.entries
         if entry.tuned.settings
     ]
@@ -189,9 +219,10 @@ def _convergence_caption(courses: Convergences) -> str:
         f"Mean and standard deviation over the seeds. {courses.target_recall:.1%} is the highest recall@1 "
         f"that every run reached; the area is that over {courses.budget_steps:,} steps, over their number. "
         f"Of the training pictures' hardest pairs at the end: the share beyond the entry's own decision "
-        f"boundary, the mean distance to that boundary's target T (a line has none), the deviation along and "
-        f"across it; and along it when pairs crossed it. Misordered: how often a random negative is above a "
-        f"random positive. Rank: the effective rank of the test embeddings. docs/convergence.md defines all."
+        f"boundary, the mean distance to that boundary's target T (a straight one has none), the deviation "
+        f"along and across it; and along it when pairs crossed it. Misordered: how often a random negative "
+        f"is above a random positive. Rank: the effective rank of the test embeddings. docs/convergence.md "
+        f"defines all."
     )
 
 

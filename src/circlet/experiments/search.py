@@ -1,14 +1,13 @@
 """A search for good settings: an Optuna study whose trials are runs."""
 
-import time
 import uuid
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import IO, Any, Literal
 
 import optuna
@@ -23,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from circlet.errors import CircletError
 from circlet.experiments.settings import NAMES, Measure, figure, flat, options_of, parsed, shown
 from circlet.experiments.space import Space, grid
-from circlet.experiments.training import Training, held
+from circlet.experiments.training import Training, held, in_threads
 from circlet.training.recipe import ParsedRecipe
 from circlet.training.run import Record, written_whole
 
@@ -132,20 +131,6 @@ class Search:
         }
 
 
-def chosen(space: Space, trials: int, sampler: Sampler | None = None) -> tuple[Sampler, int]:
-    """How a space is searched by so many trials: a grid has no more of them than settings.
-
-    Args:
-        space: What may change.
-        trials: At most.
-        sampler: None takes a grid where all are values and few enough, and TPE otherwise.
-    """
-    values_alone = all(one.low is None for one in space)
-    if sampler is None:
-        sampler = "grid" if values_alone and len(grid(space)) <= trials else "tpe"
-    return sampler, min(trials, len(grid(space))) if sampler == "grid" else trials
-
-
 def storage_in(path: Path) -> str:
     """The storage in a file, as Optuna names it."""
     return f"sqlite:///{path.absolute()}"
@@ -161,23 +146,22 @@ def run_search(search: Search, study: Study, jobs: int, say: Callable[[str], Non
         search: What is searched.
         study: Of `search.study`.
         jobs: Trials at once.
-        say: Is told of every trial that ended.
+        say: Is told of every trial that begins, and that ended.
     """
 
-    def work(_: int) -> None:
+    def work(_: int, stop: Event) -> None:
         while True:
             with ExitStack() as stack:
                 trial, lock, left = _next(search, study, stack)
                 if trial is not None and lock is not None:
-                    _make(search, study, trial, lock, say)
+                    _make(search, study, trial, lock, stop, say)
                 elif not left:
                     return
-            if trial is None:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            if stop.wait(_SECONDS_BETWEEN_LOOKS if trial is None else 0):
+                return
 
     search.folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(work, range(jobs)))
+    in_threads(work, range(jobs), jobs)
 
 
 def best_of(study: Study) -> FrozenTrial | None:
@@ -246,8 +230,12 @@ def _lives(trial: FrozenTrial, home: str) -> bool:
     return started is not None and (datetime.now() - started).total_seconds() > _SECONDS_TO_SAY_WHERE
 
 
-def _make(search: Search, study: Study, trial: Trial, lock: IO[str], say: Callable[[str], None]) -> None:
+def _make(
+    search: Search, study: Study, trial: Trial, lock: IO[str], stop: Event, say: Callable[[str], None]
+) -> None:
     """Train a trial and tell the study."""
+    name = f"trial {trial.number + 1} of {search.trials}, {shown(trial.params)}"
+    say(f"{name}: training")
     training = search.training(trial.number, search.parsed(trial.params).text)
     reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
     values: dict[int, float] = {}
@@ -258,13 +246,13 @@ def _make(search: Search, study: Study, trial: Trial, lock: IO[str], say: Callab
             trial.report(values[record["step"]], place)
         return not trial.should_prune()
 
-    ending = training.train(lock, go_on)
+    ending = training.train(lock, stop, go_on)
     state = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
     value = values[max(values)] if ending == "complete" else None
     study.tell(trial, value, state=state[ending])
     what = {"failed": f"failed: {training.complaint()}", "stopped": "stopped, below the median"}
     found = what[ending] if value is None else f"{NAMES[search.measure]} {100 * value:.2f} %"
-    say(f"trial {trial.number + 1} of {search.trials}, {shown(trial.params)}: {found}")
+    say(f"{name}: {found}")
 
 
 class _InOrder(BaseSampler):

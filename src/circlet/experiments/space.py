@@ -78,6 +78,11 @@ def space_of(words: Iterable[str] | Mapping[str, Any]) -> Space:
     return space
 
 
+def is_grid(space: Space) -> bool:
+    """Whether all that is searched are values, or ranges with a number of steps."""
+    return all(one.values is not None for one in space)
+
+
 def grid(space: Space) -> list[dict[str, Any]]:
     """All combinations, the last key changing quickest.
 

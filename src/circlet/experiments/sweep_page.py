@@ -45,6 +45,7 @@ def write_sweep(swept: Swept, folder: Path, options: Sequence[str], formats: Seq
             )
         ],
         sections=sections,
+        config=None,
         notes=[],
     )
     with written_whole(folder / "report.html") as path:

@@ -5,15 +5,18 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from threading import Event
+from typing import IO, Literal, TypeVar
 
 from circlet.training.run import Record, Run
 
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 Ending = Literal["complete", "stopped", "failed"]
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -51,18 +54,21 @@ class Training:
         with held(self.folder / "training.lock") as lock:
             yield lock
 
-    def train(self, lock: IO[str], go_on: Callable[[Record], bool] = lambda record: True) -> Ending:
+    def train(
+        self, lock: IO[str], stop: Event, go_on: Callable[[Record], bool] = lambda record: True
+    ) -> Ending:
         """Train to the end, from the last checkpoint where there is one.
 
         Args:
             lock: What `claimed` gave.
+            stop: Ends the training once it is set; it can be gone on with.
             go_on: Is told each evaluation, also those of before an interruption; False stops the training.
 
         Returns:
             "failed" where the training ended with an error: its log says which.
 
         Raises:
-            KeyboardInterrupt: The training was interrupted from outside; it can be gone on with.
+            KeyboardInterrupt: It was stopped, or interrupted from outside.
         """
         run = Run(self.folder)
         if not run.config.is_file():
@@ -87,7 +93,8 @@ class Training:
                             return "stopped"
                     if ended:
                         return self._ending(process.returncode, log)
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    if stop.wait(_SECONDS_BETWEEN_LOOKS):
+                        raise KeyboardInterrupt
             finally:
                 if process.poll() is None:
                     process.terminate()
@@ -104,6 +111,23 @@ class Training:
         """The last line that the training said."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def in_threads(work: Callable[[Item, Event], Found], items: Iterable[Item], jobs: int) -> list[Found]:
+    """Do some work for each item, several at once; an error or Ctrl-C ends all of it.
+
+    Args:
+        work: Is given an item, and what is set when the work must end.
+        items: For each of which it is done.
+        jobs: At once.
+    """
+    stop = Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return list(pool.map(lambda item: work(item, stop), items))
+        except BaseException:
+            stop.set()
+            raise
 
 
 @contextmanager

@@ -33,6 +33,7 @@ def write_report(run: Path, boundary: Boundary | None = None) -> Path:
     train_command = f"circlet train {folder}"
     evaluate_command = f"circlet evaluate {folder}"
     train = files.of_kind("train")
+    timed = [record for record in (*train, *files.of_kind("evaluation")) if record.get("step")]
     broken = sum(not math.isfinite(number(record.get("loss"))) for record in train)
     if broken:
         notes.append(f"The loss of {broken} logged batch(es) is no finite number; its curve has gaps there.")
@@ -41,7 +42,7 @@ def write_report(run: Path, boundary: Boundary | None = None) -> Path:
         name=files.folder.resolve().name,
         results=files.results,
         measured=_measured(files),
-        last=train[-1] if train else None,
+        last=max(timed, key=lambda record: number(record.get("step")), default=None),
         config=files.config,
         training=training_figures(files, train_command),
         similarities=similarity_figures(files, boundary, train_command, evaluate_command),

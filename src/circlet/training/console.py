@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from circlet.training.run import Record
 
@@ -40,11 +41,12 @@ class Console:
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """A table whose first row holds the titles."""
-        table = Table(*rows[0])
-        for column in table.columns[1:]:
-            column.justify = "right"
+        # As they are: what stands in brackets would be taken for a style.
+        table = Table()
+        for place, title in enumerate(rows[0]):
+            table.add_column(Text(title), justify="right" if place else "left")
         for row in rows[1:]:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self._terminal.print(table)
 
     @contextmanager

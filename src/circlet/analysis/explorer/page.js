@@ -33,8 +33,9 @@ for (const input of document.querySelectorAll("#range input")) {
   });
 }
 document.getElementById("go").addEventListener("click", () => {
-  const point = ["start-n", "start-p"].map((id) => document.getElementById(id).valueAsNumber);
-  if (point.every((s) => s >= -1 && s <= 1)) page.start(point);
+  const inputs = ["start-n", "start-p"].map((id) => document.getElementById(id));
+  // The browser says at the field what is wrong with a number.
+  if (inputs.every((input) => input.reportValidity())) page.start(inputs.map((input) => input.valueAsNumber));
 });
 document.getElementById("clear").addEventListener("click", () => {
   page.starts = [];

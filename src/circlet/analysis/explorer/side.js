@@ -3,6 +3,8 @@
 
 const CELLS = 120, ARROWS = 13;
 const diverging = ramp(HEAT.gradient), sequential = ramp(HEAT.loss);
+// A target between two hundredths would not add up: three digits where the third counts.
+const targetText = ([s_n, s_p]) => `(${[s_n, s_p].map((s) => s.toFixed(3).replace(/0$/, "").replace("-", "−")).join(", ")})`;
 const pointText = ([s_n, s_p]) => `(${fixed(s_n)}, ${fixed(s_p)})`;
 
 class Side {
@@ -161,14 +163,14 @@ class Side {
       plot.addInside(`<path class="flow${last ? " last" : ""}${last && isNew ? " drawn" : ""}" pathLength="1" ` +
         `d="${pathOf(thinned(points), plot.x, plot.y)}"/>` + this.dot("start", points[0]) + this.dot("stop", points.at(-1)));
       const [x, y] = [plot.x(points[0][0]), plot.y(points[0][1])], near = x > plot.width - 40;
-      plot.add(`<text class="flow-name" x="${near ? x - 10 : x + 10}" y="${y + 5}" text-anchor="${near ? "end" : "start"}">` +
+      if (points[0].every((s) => s >= range[0] && s <= range[1])) plot.add(`<text class="flow-name" x="${near ? x - 10 : x + 10}" y="${y + 5}" text-anchor="${near ? "end" : "start"}">` +
         `${this.page.letter(i)}</text>`);
     });
     if (this.target) {
       const [x, y] = [plot.x(this.target[0]), plot.y(this.target[1])], near = x > plot.width - 130;
       plot.add(`<path class="target" d="M${x} ${y - 8}L${x + 8} ${y}L${x} ${y + 8}L${x - 8} ${y}Z"/>` +
         `<text class="name" x="${near ? x - 14 : x + 14}" y="${y + 5}" text-anchor="${near ? "end" : "start"}">` +
-        `T ${pointText(this.target)}</text>`);
+        `T ${targetText(this.target)}</text>`);
     }
     const target = this.target ? `, its target T at ${pointText(this.target)}` : "";
     plot.end(`${this.entry.title} in the plane of s_n (across) and s_p (up): the decision boundary${target}, arrows of ` +
