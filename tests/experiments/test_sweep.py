@@ -21,14 +21,14 @@ from circlet.experiments.space import space_of
 from circlet.training.recipe import read_recipe
 
 Start = Callable[..., "subprocess.Popen[str]"]
-OVER = ["--over", "loss.scale=8,32", "loss.margin=0.1,0.4", "--sampler", "grid", "--share", "0.5"]
+OVER = ["--over", "loss.scale=8,32", "loss.margin=0.1", "--sampler", "grid", "--share", "0.5"]
 
 
 @pytest.fixture(scope="module")
 def swept(
     small_recipe_file: Path, tmp_path_factory: pytest.TempPathFactory, start_command: Start
 ) -> tuple[Path, list[str]]:
-    """A grid of four, stopped by Ctrl-C in its first trial, then gone on with by two processes at once."""
+    """A grid of two, stopped by Ctrl-C in its first trial, then gone on with by two processes at once."""
     out = tmp_path_factory.mktemp("sweep") / "out"
     words = ["sweep", str(small_recipe_file), *OVER, "--output", str(out), "--optimizer.steps", "30"]
     words += ["--evaluation.every", "10"]
@@ -51,9 +51,9 @@ def swept(
 def test_every_setting_once(swept: tuple[Path, list[str]]) -> None:
     out, _ = swept
     results = json.loads((out / "results.json").read_text())
-    assert [trial["state"] for trial in results["trials"]] == ["complete"] * 4
+    assert [trial["state"] for trial in results["trials"]] == ["complete"] * 2
     settings = [tuple(trial["settings"].values()) for trial in results["trials"]]
-    assert settings == [(8, 0.1), (8, 0.4), (32, 0.1), (32, 0.4)]
+    assert settings == [(8, 0.1), (32, 0.1)]
     for number, trial in enumerate(results["trials"]):
         run = out / "trials" / f"trial-{number:04d}"
         config = yaml.safe_load((run / "config.yaml").read_text())
@@ -157,10 +157,10 @@ def test_a_trial_is_not_taken_for_one_that_was_left_while_it_is_drawn(
     options = ["--optimizer.steps", "4", "--evaluation.every", "4"]
     options += without_test(read_recipe(small_recipe, options).text, 0.5, 0)
     space = space_of(["loss.scale=4..64:log", "loss.margin=0.1..0.4"])
-    search = Search(str(small_recipe), options, space, 3, "map_at_r", tmp_path / "trials", "random")
-    study = search.study("three", storage_in(tmp_path / "study.db"))
-    run_search(search, study, 3, lambda text: None)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    search = Search(str(small_recipe), options, space, 2, "map_at_r", tmp_path / "trials", "random")
+    study = search.study("two", storage_in(tmp_path / "study.db"))
+    run_search(search, study, 2, lambda text: None)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     for trial in study.trials:
         config = yaml.safe_load((search.training(trial.number).folder / "config.yaml").read_text())
         loss = config["loss"]["init_args"]
