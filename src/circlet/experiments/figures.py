@@ -7,7 +7,6 @@ import altair as alt
 
 from circlet.experiments.outcome import Compared, Outcome
 from circlet.experiments.settings import NAMES, Measure, figure
-from circlet.experiments.statistics import interval
 from circlet.report.style import INK, MUTED, Rows, inline, layered
 
 # After Okabe and Ito (2008), distinct under every common kind of colour blindness; later lines are dashed.
@@ -88,7 +87,7 @@ def estimates(outcome: Outcome, measure: Measure, *, width: int = 420) -> alt.La
     dots: Rows = []
     for entry in outcome.entries:
         scores = entry.scores[measure]
-        low, high = interval(scores)
+        low, high = entry.intervals[measure]
         rows.append({"entry": entry.name, "mean": scores.mean, "low": low, "high": high})
         dots += [
             {"entry": entry.name, "seed": seed, "mean": value}
@@ -130,7 +129,7 @@ def differences(outcome: Outcome, measure: Measure, *, width: int = 420) -> alt.
             "high": 100 * gap.high,
             "p": corrected,
         }
-        for name, (gap, corrected) in outcome.differences(measure).items()
+        for name, (gap, corrected) in outcome.differences[measure].items()
     ]
     title = f"points of {NAMES[measure]} above {outcome.baseline}"
     base = alt.Chart(inline(rows)).encode(y=_rows([row["entry"] for row in rows]))

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,11 @@ class Compared:
         }
         return cls(name, runs, tuned, failed, scores, [evaluations_of(run) for run in runs.values()])
 
+    @cached_property
+    def intervals(self) -> dict[Measure, tuple[float, float]]:
+        """Of each figure, see `interval`; kept, as thousands of draws are made for them."""
+        return {measure: interval(scores) for measure, scores in self.scores.items()}
+
     def cost(self) -> dict[str, float]:
         """Means over the runs: minutes, milliseconds and processor milliseconds of a step, peak of memory."""
         last = [evaluations[-1] for evaluations in self.evaluations]
@@ -91,8 +97,12 @@ class Outcome:
     entries: Sequence[Compared]
     baseline: str
 
-    def differences(self, measure: Measure) -> dict[str, tuple[Difference, float | None]]:
-        """Of each other entry to the baseline, with the p-value corrected for the number of entries."""
+    @cached_property
+    def differences(self) -> dict[Measure, dict[str, tuple[Difference, float | None]]]:
+        """Of each figure and other entry to the baseline, p-values corrected for their number; kept."""
+        return {measure: self._differences(measure) for measure in NAMES}
+
+    def _differences(self, measure: Measure) -> dict[str, tuple[Difference, float | None]]:
         base = next(entry for entry in self.entries if entry.name == self.baseline)
         found = {
             entry.name: difference(entry.scores[measure], base.scores[measure])
@@ -109,7 +119,7 @@ class Outcome:
         for entry in self.entries:
             figures = {}
             for measure, scores in entry.scores.items():
-                low, high = interval(scores)
+                low, high = entry.intervals[measure]
                 figures[measure] = {
                     "mean": scores.mean,
                     "deviation": scores.deviation,
@@ -126,7 +136,7 @@ class Outcome:
         differences = {
             measure: {
                 name: vars(gap) | {"p_value_corrected": corrected}
-                for name, (gap, corrected) in self.differences(measure).items()
+                for name, (gap, corrected) in self.differences[measure].items()
             }
             for measure in NAMES
         }

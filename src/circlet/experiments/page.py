@@ -12,7 +12,6 @@ from circlet.experiments import figures
 from circlet.experiments.converged import Converged, Convergences, OverRuns, convergences
 from circlet.experiments.outcome import Compared, Outcome
 from circlet.experiments.settings import NAMES, Measure, flat, shown, written
-from circlet.experiments.statistics import interval
 from circlet.report.html import rendered
 from circlet.report.sections import Figure
 from circlet.training.run import written_whole
@@ -102,7 +101,7 @@ def comparison_table(outcome: Outcome, measure: Measure, beside: Sequence[Measur
         measure: The figure that is shown with its interval and differences.
         beside: Figures that are shown with mean and deviation alone.
     """
-    gaps = outcome.differences(measure)
+    gaps = outcome.differences[measure]
     titles = ["entry", *(NAMES[other] for other in beside), NAMES[measure], "95 %"]
     table = [[*titles, f"above {outcome.baseline}", "p", "ms a step", "MiB", "seeds"]]
     for entry in outcome.entries:
@@ -126,7 +125,7 @@ def _mean(entry: Compared, measure: Measure) -> str:
 
 
 def _cells(entry: Compared, measure: Measure, gaps: dict[str, Any]) -> list[str]:
-    low, high = interval(entry.scores[measure])
+    low, high = entry.intervals[measure]
     cells = [_mean(entry, measure), f"{100 * low:.1f} to {100 * high:.1f}"]
     if entry.name not in gaps:
         return [*cells, "", ""]
