@@ -1,15 +1,16 @@
 """From a manifest to batches of pictures."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode
 from torchvision.transforms.v2 import functional
 
 from circlet.data.augmentation import Augmentation
+from circlet.data.decoding import decoded
 from circlet.data.manifest import TURNS, Manifest, listed
 from circlet.data.sampler import BatchDraw
 from circlet.errors import CircletError
@@ -132,19 +133,11 @@ class ImageDataset(Dataset[Batch]):
         return self._pictures[files[readable]], readable
 
     def _decoded(self, path: str) -> Tensor | None:
-        try:
-            picture = decode_image(path, mode=self._mode, apply_exif_orientation=True)
-        except (RuntimeError, OSError, ValueError):
-            return None
-        if picture.ndim == 4:  # an animation: its first picture
-            picture = picture[0]
-        if self._mode == ImageReadMode.GRAY and len(picture) == 3:  # WebP and GIF come in colour anyway
-            picture = functional.rgb_to_grayscale(picture)
-        picture = functional.to_dtype(picture, torch.uint8, scale=True)  # a PNG may have 16 bits
-        if picture.shape[1:] != (self._size, self._size):
+        picture = decoded(path, self._mode)
+        if picture is not None and picture.shape[1:] != (self._size, self._size):
             picture = functional.resize(picture, [self._size], antialias=True)
             picture = functional.center_crop(picture, [self._size, self._size])
-        return cast(Tensor, picture)
+        return picture
 
 
 class BrokenImages:
