@@ -5,24 +5,32 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from circlet.engine import PairStatistics, Reduction
 from circlet.losses import (
     AllTriplets,
+    ArcFaceLoss,
     Circle,
     CircleLoss,
+    CosFaceLoss,
     Hinge,
     Independent,
+    NormFaceLoss,
     Objective,
     PerPositive,
     Separate,
     SoftHinge,
+    SoftmaxLoss,
+    SubCenterArcFaceLoss,
     SupervisedContrastive,
     Unbounded,
     Unified,
+    reference,
 )
 from circlet.losses.boundaries import Easy
 from circlet.losses.objectives import Scope
+from circlet.references import Proxies
 
 
 def statistics(
@@ -195,3 +203,69 @@ def test_divisors_must_be_above_zero(divisor: float) -> None:
         Separate(positive_divisor=divisor)
     with pytest.raises(ValueError, match=f"negative_divisor must be above 0, but got {divisor}"):
         Separate(negative_divisor=divisor)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 700])
+@pytest.mark.parametrize("smoothing", [0.1, 0.6])
+def test_smoothed_labels_are_those_of_torch(classes: int, smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    embeddings = torch.randn(9, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    vectors = torch.randn(classes, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    labels = torch.randint(classes, (9,), generator=generator)
+    references = (vectors, torch.arange(classes))
+    cosines = functional.normalize(embeddings) @ functional.normalize(vectors).T
+    own = functional.one_hot(labels, classes).bool()
+    circle = Circle(0.25, 64)
+    logits = {
+        CosFaceLoss(0.35, 30, label_smoothing=smoothing): 30 * (cosines - 0.35 * own),
+        ArcFaceLoss(0.5, 30, label_smoothing=smoothing): 30
+        * torch.where(own, (cosines.clamp(-1, 1).arccos() + 0.5).cos(), cosines),
+        SoftmaxLoss(label_smoothing=smoothing): embeddings @ vectors.T,
+        CircleLoss(0.25, 64, label_smoothing=smoothing): torch.where(
+            own, -circle.positive_logit(cosines), circle.negative_logit(cosines)
+        ),
+    }
+    for criterion, values in logits.items():
+        if isinstance(criterion, ArcFaceLoss) and (cosines[own] < -math.cos(0.5)).any():
+            continue  # beyond pi - margin it goes on in another way
+        expected = functional.cross_entropy(values, labels, label_smoothing=smoothing)
+        wanted = torch.autograd.grad(expected, (embeddings, vectors), retain_graph=True)
+        loss = criterion(embeddings, labels, references)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(torch.autograd.grad(loss, (embeddings, vectors)), wanted)
+        formula = [
+            reference.smoothed_cross_entropy(row, label, smoothing)
+            for row, label in zip(values.tolist(), labels.tolist(), strict=True)
+        ]
+        assert loss.item() == pytest.approx(sum(formula) / len(formula))
+
+
+def test_label_smoothing_with_several_centres() -> None:
+    generator = torch.Generator().manual_seed(2)
+    embeddings = torch.randn(6, 5, dtype=torch.float64, generator=generator)
+    proxies = Proxies(4, 5, centers=3).double()
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    cosines = functional.normalize(embeddings) @ functional.normalize(proxies.weight).T
+    nearest = cosines.reshape(6, 4, 3).amax(dim=2)
+    expected = functional.cross_entropy(30 * nearest, labels, label_smoothing=0.1)
+    loss = SubCenterArcFaceLoss(0.0, 30, label_smoothing=0.1)(embeddings, labels, proxies)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_smoothed_labels_are_for_classes() -> None:
+    embeddings, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 1])
+    with pytest.raises(ValueError, match="here one has 2: give class proxies as references"):
+        CircleLoss(label_smoothing=0.1)(embeddings, labels)
+    with pytest.raises(ValueError, match=r"at least 0 and below 1, but got 1\.0"):
+        CosFaceLoss(label_smoothing=1.0)
+    with pytest.raises(ValueError, match=r"got 0\.1 with scope 'batch'"):
+        CircleLoss(scope="batch", label_smoothing=0.1)
+    # An anchor of a class without a proxy does not count.
+    vectors = torch.randn(3, 4, dtype=torch.float64)
+    anchors = embeddings.requires_grad_()
+    criterion = NormFaceLoss(8, label_smoothing=0.2)
+    loss = criterion(anchors, torch.tensor([0, 1, 2, 9, 9, 9]), (vectors, torch.arange(3)))
+    alone = criterion(anchors[:3], torch.tensor([0, 1, 2]), (vectors, torch.arange(3)))
+    torch.testing.assert_close(loss, alone)
+    (gradient,) = torch.autograd.grad(loss, anchors)
+    assert (gradient[3:] == 0).all()

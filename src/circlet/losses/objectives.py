@@ -71,6 +71,61 @@ class Unified:
 
 
 @dataclass(frozen=True)
+class SmoothedCrossEntropy:
+    """softplus(logsumexp_j logit_n^j + logit_p) - share (C - 1) logit_p - share sum_j logit_n^j: a
+    classifier's cross-entropy with smoothed labels (Szegedy et al., CVPR 2016).
+
+    The anchor's own of C classes is to have the probability 1 - smoothing + share, each other one share =
+    smoothing / C. It needs references with one positive for each anchor, such as class proxies. It is
+    PyTorch's `cross_entropy(z, labels, label_smoothing=smoothing)` on the logits z_y = -logit_p and z_j =
+    logit_n^j.
+
+    Args:
+        smoothing: At least 0 and below 1; with 0 it is `Unified`.
+
+    Raises:
+        ValueError: The smoothing is outside of that range; in a call, that an anchor has several positives.
+    """
+
+    smoothing: float = 0.1
+    reductions: ClassVar = (Reduction("positive"), Reduction("negative"), Reduction("negative", "sum"))
+    needs: ClassVar[Needs] = "both"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"label smoothing must be at least 0 and below 1, but got {self.smoothing}")
+
+    def __call__(self, statistics: PairStatistics) -> Tensor:
+        positive, negative, sum_of_negatives = statistics.values
+        most = int(statistics.positive_count.max()) if len(positive) else 0
+        if most > 1:
+            raise ValueError(
+                f"label smoothing is for class-level labels, where an anchor has one positive, the proxy of "
+                f"its class, but here one has {most}: give class proxies as references, or set it to 0"
+            )
+        others = statistics.negative_count
+        share = self.smoothing / (others + 1)
+        # An anchor without its class has a logit of -inf there, and does not count.
+        own = torch.where(statistics.positive_count > 0, positive, 0)
+        return softplus(positive + negative) - share * (others * own + sum_of_negatives)
+
+
+def cross_entropy(label_smoothing: float, scope: Scope = "anchor") -> Objective:
+    """`Unified`, or `SmoothedCrossEntropy` where there is something to smooth.
+
+    Raises:
+        ValueError: Labels are to be smoothed with one sum for the batch.
+    """
+    if label_smoothing == 0:
+        return Unified(scope=scope)
+    if scope != "anchor":
+        raise ValueError(
+            f"label_smoothing is of each anchor's own classes, but got {label_smoothing} with scope {scope!r}"
+        )
+    return SmoothedCrossEntropy(label_smoothing)
+
+
+@dataclass(frozen=True)
 class Hinge:
     """relu(max_j logit_n^j + max_i logit_p^i): only the hardest positive and negative count (Eq. 3)."""
 

@@ -1,7 +1,7 @@
 """Classifiers: an anchor against the proxies of all classes, of which one is its own."""
 
 from circlet.losses.boundaries import Angular, Linear
-from circlet.losses.objectives import Unbounded, Unified
+from circlet.losses.objectives import Unbounded, cross_entropy
 from circlet.losses.pair_loss import Averaging, PairLoss
 
 
@@ -14,11 +14,17 @@ class SoftmaxLoss(PairLoss):
     classifier's weight. Relation to the others: on cosines and with a scale it is `NormFaceLoss`.
 
     Args:
+        label_smoothing: Share of the target that goes to all classes alike, see `SmoothedCrossEntropy`.
         reduction: See `PairLoss`.
     """
 
-    def __init__(self, *, reduction: Averaging = "mean") -> None:
-        super().__init__(Linear(margin=0.0, scale=1.0), Unified(), normalize=False, reduction=reduction)
+    def __init__(self, *, label_smoothing: float = 0.0, reduction: Averaging = "mean") -> None:
+        super().__init__(
+            Linear(margin=0.0, scale=1.0),
+            cross_entropy(label_smoothing),
+            normalize=False,
+            reduction=reduction,
+        )
 
 
 class NormFaceLoss(PairLoss):
@@ -30,11 +36,14 @@ class NormFaceLoss(PairLoss):
 
     Args:
         scale: Default 64.
+        label_smoothing: Share of the target that goes to all classes alike, see `SmoothedCrossEntropy`.
         reduction: See `PairLoss`.
     """
 
-    def __init__(self, scale: float = 64.0, *, reduction: Averaging = "mean") -> None:
-        super().__init__(Linear(margin=0.0, scale=scale), Unified(), reduction=reduction)
+    def __init__(
+        self, scale: float = 64.0, *, label_smoothing: float = 0.0, reduction: Averaging = "mean"
+    ) -> None:
+        super().__init__(Linear(margin=0.0, scale=scale), cross_entropy(label_smoothing), reduction=reduction)
 
 
 class CosFaceLoss(PairLoss):
@@ -47,11 +56,19 @@ class CosFaceLoss(PairLoss):
     Args:
         margin: Default 0.35.
         scale: Default 64.
+        label_smoothing: Share of the target that goes to all classes alike, see `SmoothedCrossEntropy`.
         reduction: See `PairLoss`.
     """
 
-    def __init__(self, margin: float = 0.35, scale: float = 64.0, *, reduction: Averaging = "mean") -> None:
-        super().__init__(Linear(margin, scale), Unified(), reduction=reduction)
+    def __init__(
+        self,
+        margin: float = 0.35,
+        scale: float = 64.0,
+        *,
+        label_smoothing: float = 0.0,
+        reduction: Averaging = "mean",
+    ) -> None:
+        super().__init__(Linear(margin, scale), cross_entropy(label_smoothing), reduction=reduction)
 
 
 class ArcFaceLoss(PairLoss):
@@ -64,11 +81,19 @@ class ArcFaceLoss(PairLoss):
     Args:
         margin: Radians. Default 0.5.
         scale: Default 64.
+        label_smoothing: Share of the target that goes to all classes alike, see `SmoothedCrossEntropy`.
         reduction: See `PairLoss`.
     """
 
-    def __init__(self, margin: float = 0.5, scale: float = 64.0, *, reduction: Averaging = "mean") -> None:
-        super().__init__(Angular(margin, scale), Unified(), reduction=reduction)
+    def __init__(
+        self,
+        margin: float = 0.5,
+        scale: float = 64.0,
+        *,
+        label_smoothing: float = 0.0,
+        reduction: Averaging = "mean",
+    ) -> None:
+        super().__init__(Angular(margin, scale), cross_entropy(label_smoothing), reduction=reduction)
 
 
 class ProxyNCALoss(PairLoss):

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from circlet.losses.boundaries import Circle, Easy, Ellipse, Linear, SuperEllipse
-from circlet.losses.objectives import AllTriplets, Hinge, Objective, Scope, Unified
+from circlet.losses.objectives import AllTriplets, Hinge, Objective, Scope, Unified, cross_entropy
 from circlet.losses.pair_loss import Averaging, PairLoss
 
 
@@ -24,6 +24,8 @@ class CircleLoss(PairLoss):
         detach_weights: False takes the full derivative, through alpha too.
         easy: "drop" leaves similarities beyond their optimum out, see `circlet.losses.Circle`.
         scope: "batch" has one log-sum-exp for all anchors, see `circlet.losses.Unified`.
+        label_smoothing: With class proxies, the share of the target that goes to all classes alike, see
+            `circlet.losses.SmoothedCrossEntropy`.
         normalize, reduction: See `PairLoss`.
     """
 
@@ -39,6 +41,7 @@ class CircleLoss(PairLoss):
         detach_weights: bool = True,
         easy: Easy = "keep",
         scope: Scope = "anchor",
+        label_smoothing: float = 0.0,
         normalize: bool = True,
         reduction: Averaging = "mean",
     ) -> None:
@@ -52,7 +55,9 @@ class CircleLoss(PairLoss):
             detach_weights=detach_weights,
             easy=easy,
         )
-        super().__init__(boundary, Unified(scope=scope), normalize=normalize, reduction=reduction)
+        super().__init__(
+            boundary, cross_entropy(label_smoothing, scope), normalize=normalize, reduction=reduction
+        )
 
 
 class EllipseLoss(PairLoss):
@@ -75,6 +80,8 @@ class EllipseLoss(PairLoss):
         detach_weights: False takes the full derivative, through alpha too.
         easy: "drop" leaves similarities beyond their optimum out, see `circlet.losses.Circle`.
         scope: "batch" has one log-sum-exp for all anchors, see `circlet.losses.Unified`.
+        label_smoothing: With class proxies, the share of the target that goes to all classes alike, see
+            `circlet.losses.SmoothedCrossEntropy`.
         normalize, reduction: See `PairLoss`.
 
     Raises:
@@ -94,6 +101,7 @@ class EllipseLoss(PairLoss):
         detach_weights: bool = True,
         easy: Easy = "keep",
         scope: Scope = "anchor",
+        label_smoothing: float = 0.0,
         normalize: bool = True,
         reduction: Averaging = "mean",
     ) -> None:
@@ -108,7 +116,9 @@ class EllipseLoss(PairLoss):
             detach_weights=detach_weights,
             easy=easy,
         )
-        super().__init__(boundary, Unified(scope=scope), normalize=normalize, reduction=reduction)
+        super().__init__(
+            boundary, cross_entropy(label_smoothing, scope), normalize=normalize, reduction=reduction
+        )
 
 
 class SuperEllipseLoss(PairLoss):
@@ -177,6 +187,8 @@ class UnifiedLoss(PairLoss):
         margin: How far s_p has to stand above s_n. Default 0.35, the paper's for AM-Softmax.
         scale: gamma. Default 64.
         scope: "batch" has one log-sum-exp for all anchors, see `circlet.losses.Unified`.
+        label_smoothing: With class proxies, the share of the target that goes to all classes alike, see
+            `circlet.losses.SmoothedCrossEntropy`.
         normalize, reduction: See `PairLoss`.
     """
 
@@ -186,11 +198,15 @@ class UnifiedLoss(PairLoss):
         scale: float = 64.0,
         *,
         scope: Scope = "anchor",
+        label_smoothing: float = 0.0,
         normalize: bool = True,
         reduction: Averaging = "mean",
     ) -> None:
         super().__init__(
-            Linear(margin, scale), Unified(scope=scope), normalize=normalize, reduction=reduction
+            Linear(margin, scale),
+            cross_entropy(label_smoothing, scope),
+            normalize=normalize,
+            reduction=reduction,
         )
 
 

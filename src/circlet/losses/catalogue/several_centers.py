@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from circlet.engine import Nearest, SoftAssignment
 from circlet.losses.boundaries import Angular, Linear
-from circlet.losses.objectives import Unified
+from circlet.losses.objectives import Unified, cross_entropy
 from circlet.losses.pair_loss import Averaging, PairLoss, ReferencesLike, reference_set
 from circlet.references import ReferenceSet
 
@@ -24,11 +24,21 @@ class SubCenterArcFaceLoss(PairLoss):
     Args:
         margin: Radians. Default 0.5.
         scale: Default 64.
+        label_smoothing: Share of the target that goes to all classes alike, see `SmoothedCrossEntropy`.
         reduction: See `PairLoss`.
     """
 
-    def __init__(self, margin: float = 0.5, scale: float = 64.0, *, reduction: Averaging = "mean") -> None:
-        super().__init__(Angular(margin, scale), Unified(), reduction=reduction, pooling=Nearest())
+    def __init__(
+        self,
+        margin: float = 0.5,
+        scale: float = 64.0,
+        *,
+        label_smoothing: float = 0.0,
+        reduction: Averaging = "mean",
+    ) -> None:
+        super().__init__(
+            Angular(margin, scale), cross_entropy(label_smoothing), reduction=reduction, pooling=Nearest()
+        )
 
 
 class SoftTripleLoss(PairLoss):

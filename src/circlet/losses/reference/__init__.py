@@ -26,6 +26,7 @@ from circlet.losses.reference.classes import (
     normface,
     proxy_anchor,
     proxy_nca,
+    smoothed_cross_entropy,
     soft_assignment,
     softmax,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "proxy_nca",
     "sigmoid",
     "similarities_of_anchor",
+    "smoothed_cross_entropy",
     "soft_assignment",
     "softmax",
     "softplus",

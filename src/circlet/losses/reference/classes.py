@@ -20,6 +20,16 @@ def negative_log_probability(logits: Values, target: int) -> float:
     return log_one_plus_sum([z - logits[target] for c, z in enumerate(logits) if c != target])
 
 
+def smoothed_cross_entropy(logits: Values, target: int, smoothing: float) -> float:
+    """-sum_c q_c log p_c with q = smoothing / C, and 1 - smoothing more for the target; p = softmax(z).
+
+    Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
+    """
+    classes = len(logits)
+    weights = [smoothing / classes + (1 - smoothing if c == target else 0.0) for c in range(classes)]
+    return sum(weight * negative_log_probability(logits, c) for c, weight in enumerate(weights))
+
+
 def softmax(x: Values, weights: Sequence[Values], target: int) -> float:
     """Cross-entropy of a linear classifier: z_c = x.w_c. Sun, Eq. 2, last remark."""
     return negative_log_probability([inner_product(x, weight) for weight in weights], target)
