@@ -22,9 +22,9 @@ import torch
 from circlet.analysis.effective_rank import effective_rank
 from circlet.training.allocator import keep_freed_memory
 from circlet.training.checkpoint import Progress
-from circlet.training.learner import make_optimizer, set_learning_rate
 from circlet.training.loop import Records, endless
 from circlet.training.monitor import batch_pairs, summary
+from circlet.training.optimizer import make_optimizer, set_learning_rate
 from circlet.training.pair_gradients import gradient_figures
 from circlet.training.parts import make_parts
 from circlet.training.recipe import Recipe, read_recipe
@@ -47,9 +47,9 @@ def timed(seconds: Seconds, name: str, shared_by: int = 1) -> Iterator[None]:
 def train(recipe: Recipe, folder: Path) -> Seconds:
     """Processor seconds by name, a value for each time."""
     parts = make_parts(recipe)
-    learner, criterion, progress = parts.learner, parts.learner.criterion, Progress()
+    learner, progress = parts.learner, Progress()
     learner.embedder.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(learner, recipe.optimizer, fused=True)
+    optimizer = make_optimizer(learner.embedder, learner.terms, recipe.optimizer, fused=True)
     trajectories, records = Trajectories(len(parts.manifest), recipe.seed), Records(Run(folder))
     batches = endless(parts, progress)
     learner.train()
@@ -66,7 +66,8 @@ def train(recipe: Recipe, folder: Path) -> Seconds:
                 loss = learner.loss(embeddings, batch.labels)
                 loss.backward()
                 value = loss.item()
-                call = criterion, embeddings.detach(), batch.labels, learner.compared
+                call = learner.seen
+                assert call is not None
                 progress.step += 1
                 if recording:
                     with timed(seconds, "sight"):
@@ -83,7 +84,7 @@ def train(recipe: Recipe, folder: Path) -> Seconds:
             with timed(seconds, "quantiles"):
                 summary(pairs.positive), summary(pairs.negative)
             with timed(seconds, "gradients"):
-                gradient_figures(criterion, pairs)
+                gradient_figures(call.criterion, pairs)
             with timed(seconds, "effective rank"):
                 effective_rank(pairs.embeddings)
     records.close()

@@ -51,7 +51,7 @@ def test_the_recipe_is_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
         for key, value in (values.items() if isinstance(values, dict) else [(None, values)])
         for option in (f"--{section}.{key}" if key else f"--{section}", str(value))
     ]
-    assert main(["train", "photos", "--keys", *options]) == 0
+    assert main(["train", "folder", "--keys", *options]) == 0
     complete = yaml.safe_load(capfd.readouterr().out)
     for section, values in settings.items():
         assert complete[section] == values or values.items() <= complete[section].items()

@@ -13,7 +13,7 @@ from circlet.cli import main
 from circlet.losses import CircleLoss, cached_backward
 from circlet.models import ConvNet, Embedder
 from circlet.references import Memory, Proxies
-from circlet.training.learner import Learner
+from circlet.training.learner import Learner, Term
 from circlet.training.monitor import batch_pairs
 from circlet.training.run import Record, Run
 
@@ -115,19 +115,20 @@ def test_a_memory_learns_and_is_in_the_checkpoint(small_recipe: Path, tmp_path: 
     results = json.loads((run / "results.json").read_text())
     assert results["trained"]["recall_at"]["1"] > results["untrained"]["recall_at"]["1"]
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
-    assert state["references.vectors"].shape == (56, 8)
-    assert (int(state["references.taken"]), int(state["references.calls"])) == (40 * 16, 40)
+    assert state["terms.0.references.vectors"].shape == (56, 8)
+    assert (int(state["terms.0.references.taken"]), int(state["terms.0.references.calls"])) == (40 * 16, 40)
 
 
 def test_the_similarities_recorded_are_those_of_the_loss() -> None:
     torch.manual_seed(0)
     criterion, memory = CircleLoss(), Memory(40, 8)
-    learner = Learner(Embedder(ConvNet(1, [4, 8]), embedding_dim=8), criterion, memory)
+    learner = Learner(Embedder(ConvNet(1, [4, 8]), embedding_dim=8), [Term(criterion, memory)])
     labels = torch.arange(4).repeat_interleave(4)
     first, second = torch.randn(16, 8), torch.randn(16, 8)
     learner.loss(first, labels)
     learner.loss(second, labels)
-    seen = batch_pairs(criterion, second, labels, learner.compared)
+    assert learner.seen is not None
+    seen = batch_pairs(*learner.seen)
     # The memory holds the second batch by now. The loss saw it once, and each anchor never beside itself.
     assert memory.count == 32
     assert (len(seen.positive), len(seen.negative)) == (16 * (3 + 4), 16 * 24)

@@ -13,7 +13,7 @@ def test_every_built_in_recipe_can_be_read(name: str) -> None:
 
 
 def test_keys_prints_the_complete_recipe(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "photos", "--keys", "--loss.margin", "0.3"]) == 0
+    assert main(["train", "folder", "--keys", "--loss.margin", "0.3"]) == 0
     printed = yaml.safe_load(capfd.readouterr().out)
     assert printed["loss"]["init_args"]["margin"] == 0.3
     assert printed["optimizer"]["momentum"] == 0.9  # a default that the recipe does not name

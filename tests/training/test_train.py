@@ -136,4 +136,4 @@ def test_parameters_of_the_loss_learn_too(small_recipe: Path, tmp_path: Path) ->
     run = tmp_path / "run"
     assert main(["train", str(small_recipe), "--output", str(run), "--loss", loss]) == 0
     model = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
-    assert model["criterion.boundary.bias"].item() != -10
+    assert model["terms.0.criterion.boundary.bias"].item() != -10

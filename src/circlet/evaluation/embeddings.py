@@ -172,7 +172,11 @@ def _npz(path: Path) -> Mapping[str, Any]:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no npz file, which np.savez writes")
     with np.load(path, allow_pickle=False) as held:
-        return {name: _column(name, held) for name in held.files}
+        columns = {name: _column(name, held) for name in held.files}
+    if "labels" in columns and "class_names" in columns:
+        # Places in the list of names, which alone tell junk and distractors from other identities.
+        columns["labels"] = columns["class_names"][columns["labels"]]
+    return columns
 
 
 def _column(name: str, held: Mapping[str, np.ndarray]) -> np.ndarray:

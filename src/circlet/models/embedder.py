@@ -41,6 +41,11 @@ class Embedder(nn.Module):
             self.neck.append(normalization)
         self.embedding_dim = embedding_dim
 
+    def both_sides(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings before and after the neck's normalisation; without one they are the same."""
+        before = self.neck[0](self.pooling(self.backbone(images)))
+        return before, self.neck[1:](before)
+
     def forward(self, images: Tensor) -> Tensor:
         embeddings: Tensor = self.neck(self.pooling(self.backbone(images)))
         return embeddings

@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from circlet.report.measured import leading
 from circlet.report.run_files import Record
 from circlet.report.style import (
     INK,
@@ -100,7 +101,7 @@ def recall_curve(
     for record in records:
         if record.get("kind") == "evaluation":
             minutes = shown_number(number(record.get("seconds")) / 60)
-            values = {"recall@1": (record.get("recall_at") or {}).get("1"), "MAP@R": record.get("map_at_r")}
+            values = leading(record)
             rows += [
                 {
                     "step": record.get("step"),
@@ -110,14 +111,16 @@ def recall_curve(
                 }
                 for name, value in values.items()
             ]
-    measures, colours = ["recall@1", "MAP@R"], [RECALL, MAP_AT_R]
+    measures = list(dict.fromkeys(row["measure"] for row in rows)) or ["recall@1", "MAP@R"]
+    title = " and ".join(measures)
+    colours = [RECALL, MAP_AT_R][: len(measures)]
     if raw_pixels is not None:
         measures, colours = [*measures, "raw pixels"], [*colours, MUTED]
 
     drawn = [row["value"] for row in rows if row["value"] is not None]
     drawn += [raw_pixels] if raw_pixels is not None else []
     scale = alt.Scale(domain=[math.floor(10 * min(drawn, default=0)) / 10, 1], nice=False)
-    y = alt.Y("value:Q", title="recall@1 and MAP@R", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
+    y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
     colour = alt.Color("measure:N", title=None, scale=alt.Scale(domain=measures, range=colours))
     minutes_axis = alt.X(
         "minutes:Q",

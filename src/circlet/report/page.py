@@ -8,6 +8,7 @@ from typing import Any
 from circlet.losses import Boundary
 from circlet.report.convergence_table import convergence_rows
 from circlet.report.html import rendered
+from circlet.report.measured import MEANINGS, leading, named
 from circlet.report.neighbours import Neighbour, choose_queries, picture
 from circlet.report.run_files import Record, RunFiles
 from circlet.report.sections import optimisation_figures, similarity_figures, training_figures
@@ -42,6 +43,9 @@ def write_report(run: Path, boundary: Boundary | None = None) -> Path:
         name=files.folder.resolve().name,
         results=files.results,
         measured=_measured(files),
+        named=named,
+        leading=leading,
+        meanings=MEANINGS,
         last=max(timed, key=lambda record: number(record.get("step")), default=None),
         config=files.config,
         training=training_figures(files, train_command),

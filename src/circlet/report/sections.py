@@ -9,6 +9,7 @@ import numpy as np
 from circlet.analysis.boundaries import decision_boundary, solved
 from circlet.losses import Boundary
 from circlet.report import figures
+from circlet.report.measured import MEANINGS, leading
 from circlet.report.run_files import RunFiles
 
 
@@ -74,16 +75,18 @@ def training_figures(files: RunFiles, train_command: str) -> list[Figure]:
             missing,
         )
     ]
+    found = [name for record in evaluations[:1] for name in leading(record)] or ["recall@1", "MAP@R"]
+    said = "; ".join(f"{name}: {MEANINGS[name]}" for name in found) + "."
+    heading = "Recall" if "recall@1" in found else "Accuracy"
     for over, title, caption in (
         (
             "minutes",
-            "Recall over time",
-            "How many queries have a nearest neighbour of the right class (recall@1), and how pure their "
-            "nearest neighbours are on average (MAP@R), by minutes of training: higher and sooner is better.",
+            f"{heading} over time",
+            f"{said} By minutes of training.",
         ),
         (
             "step",
-            "Recall over steps",
+            f"{heading} over steps",
             "The same by training step: step 0 is the untrained network, so the rise from there is what "
             f"training has taught it{dashed}.",
         ),

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from circlet.report.measured import leading, named
 from circlet.training.run import Record
 
 
@@ -29,8 +30,9 @@ class Console:
 
     def measured(self, step: int, seconds: float, figures: Record) -> None:
         """One line for a measurement on the held-out pictures."""
-        recall = "  ".join(f"recall@{k} {percent(v)}" for k, v in figures["recall_at"].items())
-        self.say(f"step {step:>6}  {seconds / 60:5.1f} min  {recall}  MAP@R {percent(figures['map_at_r'])}")
+        shown = {name: value for name, value in named(figures).items() if name.startswith("recall@")}
+        values = "  ".join(f"{name} {percent(value)}" for name, value in (shown | leading(figures)).items())
+        self.say(f"step {step:>6}  {seconds / 60:5.1f} min  {values}")
 
     def first_loss(self, loss: float, expected: float) -> None:
         """The first loss beside what it should be near, so that a fault shows at once."""
@@ -69,14 +71,9 @@ class Console:
         table.add_column("")
         for name in shown:
             table.add_column(names[name], justify="right")
-        for k in results["trained"]["recall_at"]:
-            table.add_row(f"recall@{k}", *(percent(results[name]["recall_at"][k]) for name in shown))
-        for key, title in (
-            ("map_at_r", "MAP@R"),
-            ("r_precision", "R-precision"),
-            ("mean_average_precision", "mAP"),
-        ):
-            table.add_row(title, *(percent(results[name][key]) for name in shown))
+        columns = [named(results[name]) for name in shown]
+        for title in named(results["trained"]):
+            table.add_row(title, *(percent(column[title]) for column in columns))
         self._terminal.print(table)
         notes = [f"trained: the best checkpoint, of step {results['step']:,}"]
         if results["skipped_queries"]:

@@ -1,6 +1,7 @@
-"""What is trained: the network, and the references that learn or remember."""
+"""What is trained: the network, and its losses with the references that learn or remember."""
 
-import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,78 +9,123 @@ from torch import Tensor, nn
 from circlet.losses import PairLoss
 from circlet.models import Embedder
 from circlet.references import ReferenceSet
-from circlet.training.recipe import OptimizerSettings
+
+Side = Literal["before", "after"]
+
+
+class Term(nn.Module):
+    """One loss of a training, with what it compares the batch with.
+
+    Args:
+        criterion: The loss.
+        references: Class proxies or a memory; None compares the batch with itself.
+        weight: What it is multiplied with in the sum.
+        side: Which embeddings it takes: those "before" or "after" the normalisation of the neck.
+    """
+
+    def __init__(
+        self,
+        criterion: PairLoss,
+        references: nn.Module | None,
+        *,
+        weight: float = 1.0,
+        side: Side = "after",
+    ) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.references = references
+        self.weight = weight
+        self.side = side
+
+
+class Seen(NamedTuple):
+    """What the first loss was called with, for a look at its pairs.
+
+    Attributes:
+        criterion: The loss.
+        embeddings: (batch, dim), detached.
+        labels: (batch,) integers.
+        references: What its references gave for this batch; None for the batch itself.
+    """
+
+    criterion: PairLoss
+    embeddings: Tensor
+    labels: Tensor
+    references: ReferenceSet | None
 
 
 class Learner(nn.Module):
-    """Embedder, loss and references as one module, so that one checkpoint holds their state.
+    """Embedder and losses as one module, so that one checkpoint holds their state.
 
     Args:
         embedder: The network: pictures to embeddings.
-        criterion: The loss.
-        references: Class proxies or a memory; None compares the batch with itself.
+        terms: The losses. What is recorded of pairs is of the first.
 
     Attributes:
-        compared: What the last batch was compared with.
+        seen: What the first loss was called with last.
+        values: The value of each loss in the last call, before its weight.
     """
 
-    def __init__(self, embedder: Embedder, criterion: PairLoss, references: nn.Module | None) -> None:
+    def __init__(self, embedder: Embedder, terms: Sequence[Term]) -> None:
         super().__init__()
         self.embedder = embedder
-        self.criterion = criterion
-        self.references = references
-        self.compared: ReferenceSet | None = None
+        self.terms = nn.ModuleList(terms)
+        both = any(term.side == "before" for term in terms)
+        # In a list, as it is no part of the state besides the embedder's own.
+        self._network: list[nn.Module] = [_BothSides(embedder) if both else embedder]
+        self.seen: Seen | None = None
+        self.values: list[Tensor] = []
 
-    def loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch.
+    @property
+    def network(self) -> nn.Module:
+        """Maps pictures to what `loss` takes."""
+        return self._network[0]
+
+    def each_term(self) -> list[Term]:
+        """The losses in their order."""
+        return [term for term in self.terms if isinstance(term, Term)]
+
+    @property
+    def first(self) -> Term:
+        """The loss whose pairs are recorded."""
+        return self.each_term()[0]
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The weighted sum of the losses of a batch.
+
+        Args:
+            outputs: What `network` gives: embeddings (batch, dim), or (batch, 2 dim) with both sides of the
+                neck's normalisation.
+            labels: (batch,) integers.
 
         Raises:
-            ValueError: An embedding or the loss is not finite.
+            ValueError: An embedding or a loss is not finite.
         """
-        # Kept for a look at the similarities: a memory goes on with the call, and holds other vectors then.
-        self.compared = None if self.references is None else self.references(embeddings, labels)
-        loss: Tensor = self.criterion(embeddings, labels, self.compared)
-        if not torch.isfinite(loss):
-            raise ValueError(f"the loss is {loss.item()}")
-        return loss
+        sides = dict.fromkeys(("before", "after"), outputs)
+        if self.network is not self.embedder:
+            sides = dict(zip(sides, outputs.tensor_split(2, dim=1), strict=True))
+        total = outputs.new_zeros(())
+        self.values = []
+        for term in self.each_term():
+            embeddings = sides[term.side]
+            # Kept for a look at the pairs: a memory goes on with the call, and holds other vectors then.
+            compared = None if term.references is None else term.references(embeddings, labels)
+            loss: Tensor = term.criterion(embeddings, labels, compared)
+            if not torch.isfinite(loss):
+                raise ValueError(f"the loss {type(term.criterion).__name__} is {loss.item()}")
+            if not self.values:
+                self.seen = Seen(term.criterion, embeddings.detach(), labels, compared)
+            self.values.append(loss.detach())
+            total = loss if len(self.terms) == 1 and term.weight == 1 else total + term.weight * loss
+        return total
 
 
-def make_optimizer(learner: Learner, settings: OptimizerSettings, *, fused: bool) -> torch.optim.Optimizer:
-    """The optimiser: weight decay on the network's matrices alone, a learning rate of its own for
-    the parameters of references and loss.
+class _BothSides(nn.Module):
+    """Embeddings before and after the neck's normalisation, side by side: (batch, 2 dim)."""
 
-    Args:
-        fused: One pass over all parameters instead of one for each operation; measured on two cores, 1.2 ms
-            instead of 10.5 for AdamW over 3.2 million. Scaled gradients (16-mixed) can't be clipped with it.
-    """
-    network = [p for p in learner.embedder.parameters() if p.requires_grad]
-    # A loss may learn too, such as its scale.
-    references = list(learner.criterion.parameters())
-    if learner.references is not None:
-        references += learner.references.parameters()
-    groups = [
-        {"params": [p for p in network if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in network if p.dim() <= 1], "weight_decay": 0.0},
-        {"params": references, "weight_decay": 0.0, "lr": settings.references_learning_rate},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if settings.name == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused
-        )
-    else:
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
-    for group in optimizer.param_groups:
-        group["highest_lr"] = group["lr"]
-    return optimizer
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder = embedder
 
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int) -> None:
-    """Linear warm-up to the highest learning rate, then half a cosine down to 0 at the last step."""
-    if step < settings.warmup_steps:
-        factor = (step + 1) / settings.warmup_steps
-    else:
-        left = max(1, settings.steps - settings.warmup_steps)
-        factor = 0.5 * (1 + math.cos(math.pi * (step - settings.warmup_steps) / left))
-    for group in optimizer.param_groups:
-        group["lr"] = group["highest_lr"] * factor
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat(self.embedder.both_sides(images), dim=1)

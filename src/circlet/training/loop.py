@@ -16,11 +16,13 @@ from circlet.analysis.effective_rank import effective_rank
 from circlet.data import Batch
 from circlet.errors import CircletError
 from circlet.losses import cached_backward
+from circlet.report.measured import main_figure, named
 from circlet.training.allocator import peak_megabytes
 from circlet.training.checkpoint import Progress, TrainingState
 from circlet.training.console import Console
-from circlet.training.evaluation import embed, figures
-from circlet.training.learner import make_optimizer, set_learning_rate
+from circlet.training.embedding import embed
+from circlet.training.learner import Learner
+from circlet.training.optimizer import Frozen, make_optimizer, set_learning_rate
 from circlet.training.parts import Parts
 from circlet.training.recipe import Recipe
 from circlet.training.recording import batch_figures
@@ -36,7 +38,9 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     """
     fabric = recipe.fabric()
     learner, settings = parts.learner, recipe.optimizer
-    optimizer = make_optimizer(learner, settings, fused=recipe.precision != "16-mixed")
+    fused = recipe.precision != "16-mixed"
+    optimizer = make_optimizer(learner.embedder, learner.terms, settings, fused=fused)
+    backbone = Frozen(learner.embedder.backbone)
     # Channels last in memory: a third quicker on CPUs, and what the tensor cores of GPUs want.
     learner.embedder.to(memory_format=torch.channels_last)
     model, stepper = fabric.setup(learner, optimizer)
@@ -60,7 +64,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             device=fabric.device,
         )
         console.broken(parts.held_out_broken.add(embedded.broken))
-        measured = figures(parts.held_out.retrieval(embedded, tuple(recipe.evaluation.recall_at)))
+        measured = parts.held_out.measured(embedded, tuple(recipe.evaluation.recall_at)).figures
         at = {"step": progress.step, "seconds": progress.seconds, "cpu_seconds": progress.cpu_seconds}
         at["peak_megabytes"] = peak_megabytes(fabric.device)
         rank = effective_rank(embedded.embeddings)
@@ -75,18 +79,18 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             state.save(best)
         state.save(last)
 
-    def backward(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the gradients of one of a step's batches; returns its loss, embeddings and labels."""
+    def backward(batch: Batch) -> Tensor:
+        """Add the gradients of one of a step's batches; returns its loss."""
         images = batch.images.to(fabric.device, memory_format=torch.channels_last)
         labels = batch.labels.to(fabric.device)
         with fabric.autocast(), _stopping(progress, last):
-            loss, embeddings = cached_backward(
-                learner.embedder,
+            loss, _ = cached_backward(
+                learner.network,
                 _chunks(images, recipe.batch.chunk),
-                lambda embeddings: learner.loss(embeddings, labels),
+                lambda outputs: learner.loss(outputs, labels),
                 backward=lambda loss: fabric.backward(loss / recipe.batch.accumulate),
             )
-        return loss, embeddings, labels
+        return loss
 
     if not resumed:
         measure()
@@ -97,17 +101,20 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             before = progress.seconds
             recorded = progress.step == 0 or (progress.step + 1) % recipe.log_every == 0
             set_learning_rate(optimizer, settings, progress.step)
+            backbone.hold(progress.step < settings.frozen_backbone_steps)
             loss = 0.0
             for _ in range(recipe.batch.accumulate):
                 with _timed(progress):
                     batch = next(batches)
                     console.broken(parts.broken.add(batch.broken))
-                    batch_loss, embeddings, labels = backward(batch)
-                    loss += batch_loss.item() / recipe.batch.accumulate
+                    loss += backward(batch).item() / recipe.batch.accumulate
                 # Before the step, which moves proxies in place.
-                called_with = learner.criterion, embeddings, labels, learner.compared
-                trajectories.see(progress.step + 1, batch.indices, *called_with)
-            seen = batch_figures(*called_with) if recorded else {}
+                assert learner.seen is not None
+                call = learner.seen
+                trajectories.see(progress.step + 1, batch.indices, *call)
+            seen = batch_figures(*call) if recorded else {}
+            if recorded and len(learner.values) > 1:
+                seen["losses"] = _by_name(learner)
             with _timed(progress):
                 norm = _clip(fabric, model, stepper, settings.clip_norm)
                 stepper.step()
@@ -129,7 +136,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
                     "loss": loss,
                     "learning_rate": optimizer.param_groups[0]["lr"],
                     "gradient_norm": norm,
-                    "images_per_second": recipe.batch.accumulate * len(labels) / took,
+                    "images_per_second": recipe.batch.accumulate * len(call.labels) / took,
                     **seen,
                 }
                 records.add(record)
@@ -152,8 +159,25 @@ def _figure(name: str, measured: Record, step: int) -> float:
     """What marks the best checkpoint: the highest of these."""
     if name == "last":
         return step
-    value: float = measured["recall_at"]["1"] if name == "recall_at_1" else measured[name]
-    return value
+    if name == "main":
+        return main_figure(measured)
+    value = (measured.get("recall_at") or {}).get("1") if name == "recall_at_1" else measured.get(name)
+    if value is None:
+        raise CircletError(
+            f"evaluation.best_by is {name}, but the held-out pictures have no such figure: they have "
+            f"{', '.join(named(measured))}. Take main"
+        )
+    return float(value)
+
+
+def _by_name(learner: Learner) -> dict[str, float]:
+    """The value of each loss in the last batch, before its weight; a second one of a kind is "NAME 2"."""
+    values: dict[str, float] = {}
+    for term, value in zip(learner.each_term(), learner.values, strict=True):
+        name = type(term.criterion).__name__
+        alike = sum(other.split()[0] == name for other in values)
+        values[f"{name} {alike + 1}" if alike else name] = value.item()
+    return values
 
 
 def _clip(fabric: Fabric, model: nn.Module, stepper: Any, largest: float) -> float:

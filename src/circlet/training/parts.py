@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from circlet.data import Batch, BrokenImages, ImageDataset, Manifest, PKSampler, load
 from circlet.errors import CircletError
 from circlet.references import Memory, Proxies
-from circlet.training.evaluation import HeldOut
-from circlet.training.learner import Learner
-from circlet.training.recipe import Recipe
+from circlet.training.held_out import HeldOut
+from circlet.training.learner import Learner, Term
+from circlet.training.recipe import MemorySettings, Recipe, ReferencesName
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Parts:
         manifest: The training pictures.
         sampler: Draws the batches.
         batches: Loads them; begins at the sampler's position whenever it is iterated.
+        batch_shape: P and K, classes of a batch and samples of each.
         broken: Counts the training files that can't be read.
         held_out: The pictures that are measured, and how.
         held_out_images: The same as a data set.
@@ -34,6 +36,7 @@ class Parts:
     manifest: Manifest
     sampler: PKSampler
     batches: DataLoader[Batch]
+    batch_shape: tuple[int, int]
     broken: BrokenImages
     held_out: HeldOut
     held_out_images: ImageDataset
@@ -47,10 +50,12 @@ class Parts:
         """One line that says what is trained on what."""
         parameters = sum(p.numel() for p in self.learner.embedder.parameters())
         held_out = self.held_out.manifest
+        classes, samples = self.batch_shape
         return (
             f"{len(self.manifest):,} training pictures of {self.num_classes:,} classes, "
             f"{len(held_out):,} held out of {len(held_out.label_ids()[1]):,} others "
-            f"({self.held_out.protocol}); {parameters:,} parameters{self._short_classes()}"
+            f"({self.held_out.protocol}); batches of {classes} classes x {samples} pictures; "
+            f"{parameters:,} parameters{self._short_classes()}"
         )
 
     def _short_classes(self) -> str:
@@ -58,15 +63,18 @@ class Parts:
             return ""
         classes = "1 class has" if self.sampler.short == 1 else f"{self.sampler.short:,} classes have"
         done = {"skip": "left out", "repeat": "repeated"}[self.recipe.batch.short_classes]
-        return f"; {classes} fewer than {self.recipe.batch.samples} pictures: {done}"
+        return f"; {classes} fewer than {self.batch_shape[1]} pictures: {done}"
 
     def expected_initial_loss(self) -> float:
         """What the first loss should be for embeddings spread at random; a memory is then still empty."""
-        if self.recipe.references == "proxies":
-            return self.learner.criterion.expected_initial_loss(1, self.num_classes - 1)
-        samples = self.recipe.batch.samples
-        return self.learner.criterion.expected_initial_loss(
-            samples - 1, (self.recipe.batch.classes - 1) * samples
+        classes, samples = self.batch_shape
+        in_batch = (samples - 1, (classes - 1) * samples)
+        return sum(
+            term.weight
+            * term.criterion.expected_initial_loss(
+                *((1, self.num_classes - 1) if isinstance(term.references, Proxies) else in_batch)
+            )
+            for term in self.learner.each_term()
         )
 
 
@@ -87,21 +95,23 @@ def make_parts(recipe: Recipe) -> Parts:
         manifest = manifest.with_rotations()
     held_out = HeldOut.of(everything)
     images = image_dataset(recipe, manifest, training=True)
-    labels, classes = manifest.label_ids()
+    labels, names = manifest.label_ids()
+    classes, samples = recipe.batch.chosen(torch.bincount(labels).tolist())
     sampler = PKSampler(
         labels,
-        recipe.batch.classes,
-        recipe.batch.samples,
+        classes,
+        samples,
         epoch=recipe.batch.epoch,
         short_classes=recipe.batch.short_classes,
         seed=recipe.seed,
     )
     return Parts(
         recipe=recipe,
-        learner=Learner(recipe.embedder, recipe.loss, _references(recipe, len(classes))),
+        learner=Learner(recipe.embedder, _terms(recipe, len(names))),
         manifest=manifest,
         sampler=sampler,
         batches=load(images, sampler, workers=recipe.images.workers),
+        batch_shape=(classes, samples),
         broken=BrokenImages(manifest, recipe.images.max_broken_share),
         held_out=held_out,
         held_out_images=image_dataset(recipe, held_out.manifest, training=False),
@@ -109,13 +119,21 @@ def make_parts(recipe: Recipe) -> Parts:
     )
 
 
-def _references(recipe: Recipe, classes: int) -> nn.Module | None:
+def _terms(recipe: Recipe, classes: int) -> list[Term]:
+    """The losses of a recipe, the first one first, with references of their own."""
     dim = recipe.embedder.embedding_dim
-    if recipe.references == "proxies":
-        return Proxies(classes, dim)
-    if recipe.references == "memory":
-        return Memory(recipe.memory.size, dim, warmup=recipe.memory.warmup)
-    return None
+
+    def references(name: ReferencesName, memory: MemorySettings) -> nn.Module | None:
+        if name == "proxies":
+            return Proxies(classes, dim)
+        return Memory(memory.size, dim, warmup=memory.warmup) if name == "memory" else None
+
+    first = Term(recipe.loss, references(recipe.references, recipe.memory), side=recipe.loss_side)
+    further = [
+        Term(one.loss, references(one.references, one.memory), weight=one.weight, side=one.side)
+        for one in recipe.further_losses
+    ]
+    return [first, *further]
 
 
 def image_dataset(recipe: Recipe, manifest: Manifest, *, training: bool) -> ImageDataset:

@@ -17,7 +17,12 @@ from circlet.data import Augmentation, DataSource
 from circlet.errors import CircletError
 from circlet.losses import PairLoss
 from circlet.models import Embedder
+from circlet.training.checks import check_at_least
 from circlet.training.explanation import explained
+from circlet.training.learner import Side
+from circlet.training.optimizer import OptimizerSettings
+
+ReferencesName = Literal["batch", "memory", "proxies"]
 
 
 @dataclass
@@ -43,7 +48,11 @@ class ImageSettings:
     max_broken_share: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_at_least("images", self, size=1, workers=0, max_broken_share=0)
+        check_at_least("images", self, size=1, workers=0, max_broken_share=0)
+
+
+# What P and K are chosen to make, where a recipe leaves them to the data.
+_BATCH_OF_PICTURES = 64
 
 
 @dataclass
@@ -51,8 +60,8 @@ class BatchSettings:
     """How batches are drawn: P classes with K samples each.
 
     Args:
-        classes: P, classes in a batch.
-        samples: K, samples of each class.
+        classes: P, classes in a batch. "auto" fits it to the data, see `chosen`.
+        samples: K, samples of each class. "auto" likewise.
         epoch: "images" shows each picture about once an epoch, "classes" each class once.
         short_classes: What happens to classes with fewer than K pictures: "repeat" some, or "skip" the class.
         rotated_classes: Each class turned by 90, 180 and 270 degrees is a class of its own (four times
@@ -63,8 +72,8 @@ class BatchSettings:
             (gradient caching); 0 takes the batch at once. Batch normalisation sees a chunk at a time.
     """
 
-    classes: int = 16
-    samples: int = 4
+    classes: int | Literal["auto"] = 16
+    samples: int | Literal["auto"] = 4
     epoch: Literal["images", "classes"] = "images"
     short_classes: Literal["repeat", "skip"] = "repeat"
     rotated_classes: bool = False
@@ -73,7 +82,28 @@ class BatchSettings:
     chunk: int = 0
 
     def __post_init__(self) -> None:
-        _check_at_least("batch", self, classes=1, samples=1, accumulate=1, chunk=0)
+        given = {name: 1.0 for name in ("classes", "samples") if getattr(self, name) != "auto"}
+        check_at_least("batch", self, accumulate=1, chunk=0, **given)
+
+    def chosen(self, pictures_of_class: Sequence[int]) -> tuple[int, int]:
+        """P and K, where they are "auto" fitted to the data.
+
+        K is 4, or as many pictures as half of the classes have, if they have fewer, but 2 at least. P fills a
+        batch of 64, with as many classes as there are at most; where these are few, K grows instead, again up
+        to what half of the classes have.
+
+        Args:
+            pictures_of_class: How many there are of each class to train on.
+        """
+        counts = sorted(pictures_of_class)
+        usual = max(2, counts[len(counts) // 2])
+        samples = min(4, usual) if self.samples == "auto" else self.samples
+        if self.classes != "auto":
+            return self.classes, samples
+        classes = max(2, min(len(counts), _BATCH_OF_PICTURES // samples))
+        if self.samples == "auto":
+            samples = max(samples, min(usual, _BATCH_OF_PICTURES // classes))
+        return classes, samples
 
 
 @dataclass
@@ -90,36 +120,26 @@ class MemorySettings:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        _check_at_least("memory", self, size=1, warmup=0)
+        check_at_least("memory", self, size=1, warmup=0)
 
 
 @dataclass
-class OptimizerSettings:
-    """The optimiser and its schedule: linear warm-up, then half a cosine down to 0.
+class FurtherLoss:
+    """A loss that is added to the recipe's first one.
 
     Args:
-        name: "adamw" or "sgd".
-        learning_rate: The highest learning rate of the network.
-        references_learning_rate: That of the parameters of the references (proxies) and the loss.
-        weight_decay: Decoupled (AdamW) or added to the gradient (SGD); vectors and proxies have none.
-        momentum: Of SGD.
-        steps: How many steps are taken.
-        warmup_steps: Steps over which the learning rate rises from 0.
-        clip_norm: Gradients are scaled down to at most this norm; 0 leaves them.
+        loss: Any loss of `circlet.losses`.
+        references: As in the recipe; each loss has proxies or a memory of its own.
+        memory: As in the recipe.
+        weight: What the loss is multiplied with in the sum.
+        side: As `loss_side` of the recipe.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    references_learning_rate: float = 1e-2
-    weight_decay: float = 1e-4
-    momentum: float = 0.9
-    steps: int = 1000
-    warmup_steps: int = 100
-    clip_norm: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_at_least("optimizer", self, steps=1, warmup_steps=0, clip_norm=0, weight_decay=0)
-        _check_at_least("optimizer", self, learning_rate=0, references_learning_rate=0)
+    loss: PairLoss
+    references: ReferencesName = "batch"
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    weight: float = 1.0
+    side: Side = "after"
 
 
 @dataclass
@@ -129,8 +149,9 @@ class EvaluationSettings:
     Args:
         every: Steps between two measurements; a checkpoint is written at each.
         recall_at: The k of recall@k.
-        best_by: The figure whose highest value marks the best checkpoint; "last" takes the last one, where
-            the pictures that are measured must not choose it.
+        best_by: The figure whose highest value marks the best checkpoint. "main" is MAP@R, for
+            re-identification mAP, for verification the accuracy. "last" takes the last checkpoint, where the
+            pictures that are measured must not choose it.
         batch_size: Pictures embedded at once.
         mirrored_views: `circlet evaluate` also measures each picture together with its mirror image; see
             `circlet.models.Views`.
@@ -139,13 +160,13 @@ class EvaluationSettings:
 
     every: int = 200
     recall_at: Sequence[int] = (1, 2, 4, 8)
-    best_by: Literal["recall_at_1", "map_at_r", "mean_average_precision", "last"] = "map_at_r"
+    best_by: Literal["main", "recall_at_1", "map_at_r", "mean_average_precision", "last"] = "main"
     batch_size: int = 256
     mirrored_views: bool = False
     rotated_views: bool = False
 
     def __post_init__(self) -> None:
-        _check_at_least("evaluation", self, every=1, batch_size=1)
+        check_at_least("evaluation", self, every=1, batch_size=1)
         if self.best_by == "recall_at_1" and 1 not in self.recall_at:
             raise CircletError(
                 f"evaluation.best_by is recall_at_1, but recall_at is {list(self.recall_at)}: add 1"
@@ -163,6 +184,9 @@ class Recipe:
         references: What anchors are compared with: the "batch" (pair-wise), the batch and a "memory" of
             past embeddings, or "proxies" (class-level).
         memory: The size of the memory, and when it begins.
+        loss_side: Which embeddings the loss takes: those "before" or "after" the normalisation of the neck.
+            Searches always take what the neck calls its search side.
+        further_losses: Losses that are added to it, each with its own references, weight and side.
         images: How pictures are read.
         augmentation: How training pictures are varied.
         batch: How batches are drawn.
@@ -178,8 +202,10 @@ class Recipe:
     data: DataSource
     embedder: Embedder
     loss: PairLoss
-    references: Literal["batch", "memory", "proxies"] = "batch"
+    references: ReferencesName = "batch"
     memory: MemorySettings = field(default_factory=MemorySettings)
+    loss_side: Side = "after"
+    further_losses: list[FurtherLoss] = field(default_factory=list)
     images: ImageSettings = field(default_factory=ImageSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch: BatchSettings = field(default_factory=BatchSettings)
@@ -192,8 +218,11 @@ class Recipe:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        _check_at_least("recipe", self, log_every=1, threads=0)
-        if self.references != "proxies" and (self.batch.classes < 2 or self.batch.samples < 2):
+        check_at_least("recipe", self, log_every=1, threads=0)
+        pairs = self.references != "proxies" or any(
+            one.references != "proxies" for one in self.further_losses
+        )
+        if pairs and 1 in (self.batch.classes, self.batch.samples):
             raise CircletError(
                 f"a batch of {self.batch.classes} x {self.batch.samples} pictures has no positive or no "
                 f"negative pairs: batch.classes and batch.samples must be at least 2, unless references is "
@@ -217,6 +246,7 @@ _SETTINGS = (
     ImageSettings,
     BatchSettings,
     MemorySettings,
+    FurtherLoss,
     OptimizerSettings,
     EvaluationSettings,
     Augmentation,
@@ -262,6 +292,9 @@ def built_in_recipes() -> list[str]:
 def read_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ParsedRecipe:
     """Read a recipe and lay overrides on top.
 
+    A recipe with the key `base` is another one with changes: what it says takes the place of what its base
+    says, key by key; a part with a class of its own takes the place of the whole part.
+
     Args:
         recipe: A YAML file, or the name of a built-in recipe.
         overrides: As on the command line: ["--loss.margin", "0.4"].
@@ -269,10 +302,10 @@ def read_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ParsedReci
     Raises:
         CircletError: There is no such recipe, or a key or value in it does not fit.
     """
-    name, text = _recipe_text(recipe)
+    name = Path(recipe).stem
     parser = recipe_parser()
     try:
-        values = parser.parse_object(yaml.safe_load(text) or {})
+        values = parser.parse_object(_content(recipe))
         values = parser.parse_args(list(overrides), namespace=values)
     except (ArgumentError, yaml.YAMLError) as error:
         raise CircletError(f"recipe {name}: {explained(str(error), _SETTINGS)}") from error
@@ -286,24 +319,45 @@ def recipe_parser() -> ArgumentParser:
     return parser
 
 
-def _check_at_least(section: str, settings: object, **least: float) -> None:
-    for name, smallest in least.items():
-        if getattr(settings, name) < smallest:
-            value = getattr(settings, name)
-            raise CircletError(f"{section}.{name} must be at least {smallest}, but got {value}")
-
-
 def _recipe_folder() -> list[Any]:
     return list(files("circlet.recipes").iterdir())
 
 
-def _recipe_text(recipe: str | Path) -> tuple[str, str]:
+def _content(recipe: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a recipe says, laid over its base.
+
+    Args:
+        recipe: A file or the name of a built-in recipe.
+        above: The recipes that this one is the base of.
+    """
+    path = Path(recipe)
+    content: dict[str, Any] = yaml.safe_load(_recipe_text(recipe)) or {}
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    beside = path.parent / str(base)
+    found = beside if path.is_file() and beside.is_file() else Path(base)
+    if str(found) in (*above, str(recipe)):
+        raise CircletError(f"recipe {recipe} is its own base, by way of {', '.join([*above, str(found)])}")
+    laid: dict[str, Any] = _laid_over(_content(found, (*above, str(recipe))), content)
+    return laid
+
+
+def _laid_over(base: Any, changes: Any) -> Any:
+    both = isinstance(base, dict) and isinstance(changes, dict)
+    if not both or "class_path" in changes:
+        return changes
+    keys = [*base, *(key for key in changes if key not in base)]
+    return {key: _laid_over(base.get(key), changes[key]) if key in changes else base[key] for key in keys}
+
+
+def _recipe_text(recipe: str | Path) -> str:
     path = Path(recipe)
     if path.is_file():
-        return path.stem, path.read_text()
+        return path.read_text()
     for built_in in _recipe_folder():
         if built_in.name == f"{recipe}.yaml":
-            return str(recipe), built_in.read_text()
+            return str(built_in.read_text())
     near = difflib.get_close_matches(str(recipe), built_in_recipes(), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise CircletError(

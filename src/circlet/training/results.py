@@ -13,7 +13,7 @@ from circlet.report import write_report
 from circlet.report.run_files import RunFiles
 from circlet.training.checkpoint import load_model
 from circlet.training.console import Console
-from circlet.training.evaluation import Embedded, RawPixels, embed, figures
+from circlet.training.embedding import Embedded, RawPixels, embed
 from circlet.training.monitor import BatchPairs, batch_pairs
 from circlet.training.parts import Parts, image_dataset, make_parts
 from circlet.training.recipe import Recipe, read_recipe
@@ -49,12 +49,12 @@ def evaluate_run(run: Run, console: Console) -> Record:
         size, workers = recipe.evaluation.batch_size, recipe.images.workers
         return embed(embedder, images, batch_size=size, workers=workers, device=device)
 
-    untrained = held_out.retrieval(embedded_by(parts.learner.embedder), recall_at)
-    raw_pixels = held_out.retrieval(embedded_by(RawPixels(recipe.images.mean, recipe.images.std)), recall_at)
+    untrained = held_out.measured(embedded_by(parts.learner.embedder), recall_at)
+    raw_pixels = held_out.measured(embedded_by(RawPixels(recipe.images.mean, recipe.images.std)), recall_at)
     progress = load_model(best, parts.learner)
     embedded = embedded_by(parts.learner.embedder)
     console.broken(parts.held_out_broken.add(embedded.broken))
-    trained = held_out.retrieval(embedded, recall_at)
+    trained = held_out.measured(embedded, recall_at)
     settings = recipe.evaluation
     views = Views(parts.learner.embedder, mirrored=settings.mirrored_views, rotated=settings.rotated_views)
 
@@ -87,15 +87,15 @@ def evaluate_run(run: Run, console: Console) -> Record:
         "checkpoint": "best",
         "step": progress.step,
         "train_seconds": progress.seconds,
-        "trained": figures(trained),
-        "untrained": figures(untrained),
-        "raw_pixels": figures(raw_pixels),
+        "trained": trained.figures,
+        "untrained": untrained.figures,
+        "raw_pixels": raw_pixels.figures,
     }
     if views.number > 1:
         results["views"] = views.number
-        results["trained_in_views"] = figures(held_out.retrieval(embedded_by(views), recall_at))
+        results["trained_in_views"] = held_out.measured(embedded_by(views), recall_at).figures
     # With the boundary as it was learned, where it learns.
-    boundary = parts.learner.criterion.cpu().boundary
+    boundary = parts.learner.first.criterion.cpu().boundary
     results["convergence"] = RunFiles.read(run.folder).convergence(boundary).to_dict()
     run.write_results(results)
     return results
@@ -110,13 +110,15 @@ def report_run(run: Run) -> Path:
 def _write_similarities(run: Run, recipe: Recipe, parts: Parts, device: torch.device) -> None:
     """Training pairs as the loss sees them at the end: batches of the sampler, without augmentation."""
     parts.learner.eval()
+    first = parts.learner.first
     dataset: ImageDataset = image_dataset(recipe, parts.manifest, training=False)
     seen: list[BatchPairs] = []
     hardest: list[tuple[torch.Tensor, torch.Tensor]] = []
     for batch in load(dataset, parts.sampler, workers=0):
         labels = batch.labels.to(device)
-        embeddings = parts.learner.embedder(batch.images.to(device))
-        seen.append(batch_pairs(parts.learner.criterion, embeddings, labels, parts.learner.references))
+        before, after = parts.learner.embedder.both_sides(batch.images.to(device))
+        embeddings = before if first.side == "before" else after
+        seen.append(batch_pairs(first.criterion, embeddings, labels, first.references))
         hardest.append(seen[-1].hardest())
         if sum(len(negative) for negative, _ in hardest) >= _MOST_ANCHORS:
             break

@@ -1,0 +1,147 @@
+"""The optimiser and its schedule."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from circlet.errors import CircletError
+from circlet.training.checks import check_at_least
+
+
+@dataclass
+class OptimizerSettings:
+    """The optimiser and its schedule: a linear warm-up, then down from the highest learning rate.
+
+    Args:
+        name: "adamw", "adam" or "sgd".
+        learning_rate: The highest learning rate of the network.
+        references_learning_rate: That of the parameters of the references (proxies) and the losses.
+        weight_decay: Decoupled (AdamW) or added to the gradient (Adam, SGD); vectors, such as biases and
+            normalisations, have none.
+        references_weight_decay: The same for the references and the losses.
+        momentum: Of SGD.
+        steps: How many steps are taken.
+        warmup_steps: Steps over which the learning rate rises.
+        warmup_factor: What it rises from, as a share of the highest.
+        schedule: After the warm-up: "cosine", half a cosine down to 0; "polynomial", a straight line down to
+            0; "milestones", times `milestone_factor` at each of the milestones; "constant".
+        milestones: Shares of all steps, rising, for the schedule "milestones".
+        milestone_factor: What the learning rate is multiplied with there.
+        frozen_backbone_steps: Steps in which the backbone stays as it is, so that a new neck and new proxies
+            do not spoil pretrained weights; its normalisations then use their running statistics.
+        clip_norm: Gradients are scaled down to at most this norm; 0 leaves them.
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    references_learning_rate: float = 1e-2
+    weight_decay: float = 1e-4
+    references_weight_decay: float = 0.0
+    momentum: float = 0.9
+    steps: int = 1000
+    warmup_steps: int = 100
+    warmup_factor: float = 0.0
+    schedule: Literal["cosine", "polynomial", "milestones", "constant"] = "cosine"
+    milestones: Sequence[float] = ()
+    milestone_factor: float = 0.1
+    frozen_backbone_steps: int = 0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least("optimizer", self, steps=1, warmup_steps=0, warmup_factor=0, clip_norm=0)
+        check_at_least("optimizer", self, learning_rate=0, references_learning_rate=0, milestone_factor=0)
+        check_at_least("optimizer", self, weight_decay=0, references_weight_decay=0, frozen_backbone_steps=0)
+        rising = list(self.milestones) == sorted(self.milestones)
+        if not rising or any(not 0 < share < 1 for share in self.milestones):
+            raise CircletError(
+                f"optimizer.milestones are rising shares of all steps, between 0 and 1, but got "
+                f"{list(self.milestones)}; of step 40 of 120 the share is 0.333"
+            )
+        if (self.schedule == "milestones") != bool(self.milestones):
+            raise CircletError(
+                f"optimizer.milestones belong to the schedule 'milestones', and it to them, but got "
+                f"{list(self.milestones)} with {self.schedule!r}"
+            )
+
+    def factor(self, step: int) -> float:
+        """The learning rate of a step, counted from 0, as a share of the highest."""
+        if step < self.warmup_steps:
+            return self.warmup_factor + (1 - self.warmup_factor) * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        if self.schedule == "polynomial":
+            return 1 - done
+        passed = sum(step >= share * self.steps for share in self.milestones)
+        return self.milestone_factor**passed
+
+
+def make_optimizer(
+    network: nn.Module, references: nn.Module, settings: OptimizerSettings, *, fused: bool
+) -> torch.optim.Optimizer:
+    """The optimiser, with a learning rate and weight decay of its own for what is not the network.
+
+    Args:
+        network: The embedder.
+        references: Losses and references, whose parameters learn too, such as proxies or a learned scale.
+        settings: Which optimiser.
+        fused: One pass over all parameters instead of one for each operation; measured on two cores, 1.2 ms
+            instead of 10.5 for AdamW over 3.2 million. Scaled gradients (16-mixed) can't be clipped with it.
+    """
+    learned = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in learned if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": list(references.parameters()),
+            "weight_decay": settings.references_weight_decay,
+            "lr": settings.references_learning_rate,
+        },
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = settings.learning_rate
+    if settings.name == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            groups, lr=rate, momentum=settings.momentum, fused=fused
+        )
+    elif settings.name == "adam":
+        optimizer = torch.optim.Adam(groups, lr=rate, fused=fused)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
+    for group in optimizer.param_groups:
+        group["highest_lr"] = group["lr"]
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int) -> None:
+    """The learning rates of a step, counted from 0."""
+    factor = settings.factor(step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest_lr"] * factor
+
+
+class Frozen:
+    """Holds a backbone as it is, and lets it go: its parameters get no gradient meanwhile.
+
+    Args:
+        backbone: Those of its parameters that need no gradient now never will.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self._backbone = backbone
+        self._learned = [p for p in backbone.parameters() if p.requires_grad]
+        self._holds = False
+
+    def hold(self, holds: bool) -> None:
+        """Hold it or let it go, for the next step."""
+        if holds != self._holds:
+            for parameter in self._learned:
+                parameter.requires_grad_(holds is False)
+            self._holds = holds
+            self._backbone.train(not holds)
+        elif holds:  # a measurement puts the whole network back into training mode
+            self._backbone.eval()
