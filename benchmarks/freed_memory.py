@@ -15,7 +15,7 @@ import time
 import torch
 
 from circlet.losses import CircleLoss
-from circlet.models import ConvNet, Embedder, GridPooling
+from circlet.models import ConvNet, Embedder, GridPooling, LinearNeck
 from circlet.references import Proxies
 from circlet.training.allocator import keep_freed_memory
 
@@ -40,7 +40,7 @@ def main() -> None:
 def measure() -> None:
     """Print the seconds of each step."""
     embedder = Embedder(
-        ConvNet(1, [16, 32, 64, 128], [1, 2, 2]), GridPooling(4), embedding_dim=256, neck_normalization=True
+        ConvNet(1, [16, 32, 64, 128], [1, 2, 2]), GridPooling(4), LinearNeck(256, normalization=True)
     ).to(memory_format=torch.channels_last)
     criterion, proxies = CircleLoss(margin=0.25, scale=16), Proxies(7712, 256)
     optimizer = torch.optim.AdamW([*embedder.parameters(), *proxies.parameters()])

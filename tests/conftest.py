@@ -50,7 +50,7 @@ def small_recipe_file(picture_folder: Path, tmp_path_factory: pytest.TempPathFac
                     "class_path": "circlet.models.ConvNet",
                     "init_args": {"in_channels": 1, "widths": [4, 8]},
                 },
-                "embedding_dim": 8,
+                "neck": {"class_path": "circlet.models.LinearNeck", "init_args": {"embedding_dim": 8}},
             },
         },
         "loss": {"class_path": "circlet.losses.CircleLoss", "init_args": {"margin": 0.4, "scale": 16}},

@@ -5,13 +5,16 @@ import torch
 
 from circlet.errors import CircletError
 from circlet.models import (
+    AverageMaxPooling,
     AveragePooling,
     ConvNet,
     Embedder,
+    FlattenPooling,
     GeneralizedMeanPooling,
     GridPooling,
+    IdentityNeck,
+    LinearNeck,
     MaxPooling,
-    TimmBackbone,
     Views,
 )
 
@@ -39,24 +42,6 @@ def test_depths_that_do_not_fit_are_named(depths: tuple[int, ...]) -> None:
         ConvNet(widths=(4, 8, 12), depths=depths)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
-)
-def test_any_timm_model_becomes_an_embedder(name: str) -> None:
-    embedder = Embedder(TimmBackbone(name), embedding_dim=16).eval()
-    with torch.no_grad():
-        assert embedder(torch.rand(2, 3, 224, 224)).shape == (2, 16)
-
-
-def test_timm_backbone_takes_grey_pictures() -> None:
-    assert TimmBackbone("resnet18", in_channels=1)(torch.rand(1, 1, 64, 64)).shape == (1, 512, 2, 2)
-
-
-def test_unknown_backbone_names_near_ones() -> None:
-    with pytest.raises(CircletError, match=r"'resnet5'.*resnet50"):
-        TimmBackbone("resnet5")
-
-
 def test_pooling_against_its_definition() -> None:
     features = torch.rand(2, 3, 4, 4, dtype=torch.float64) + 0.1
     cells = features.flatten(2)
@@ -64,26 +49,25 @@ def test_pooling_against_its_definition() -> None:
     assert torch.equal(MaxPooling()(features), cells.max(2).values)
     power = GeneralizedMeanPooling(power=2.0).double()
     assert torch.allclose(power(features), (cells.square().sum(2) / 16).sqrt())
+    assert torch.allclose(AverageMaxPooling()(features), cells.sum(2) / 16 + cells.max(2).values)
     assert torch.equal(GridPooling(4)(features), features.flatten(1))
+    assert torch.equal(FlattenPooling(4, 4)(features), features.flatten(1))
     halves = features.reshape(2, 3, 2, 2, 2, 2).mean(dim=(3, 5))
     assert torch.allclose(GridPooling(2)(features), halves.flatten(1))
 
 
-def test_grid_pooling_tells_the_neck_its_length() -> None:
-    embedder = Embedder(ConvNet(widths=(4, 8)), GridPooling(3), embedding_dim=5)
-    assert embedder(torch.rand(2, 3, 16, 16)).shape == (2, 5)
+def test_poolings_tell_the_neck_their_length() -> None:
+    for pooling, length in ((GridPooling(3), 72), (FlattenPooling(4, 2), 64)):
+        embedder = Embedder(ConvNet(widths=(4, 8)), pooling, IdentityNeck())
+        assert embedder(torch.rand(2, 3, 16, 8)).shape == (2, length)
+        assert embedder.embedding_dim == length
 
 
-def test_normalised_neck_has_no_learned_shift() -> None:
-    embedder = Embedder(ConvNet(widths=(4, 8)), embedding_dim=5, neck_normalization=True)
-    embeddings = embedder(torch.rand(64, 3, 16, 16))
-    assert torch.allclose(embeddings.mean(0), torch.zeros(5), atol=1e-5)
-    assert not any(name.endswith("bias") for name, p in embedder.neck.named_parameters() if p.requires_grad)
-
-
-def test_embedding_dim_below_one() -> None:
-    with pytest.raises(CircletError, match="embedding_dim must be at least 1, but got 0"):
-        Embedder(ConvNet(), embedding_dim=0)
+def test_flatten_pooling_names_the_size_that_does_not_fit() -> None:
+    with pytest.raises(CircletError, match="made for maps of 7 x 7, but the backbone gives 4 x 6"):
+        FlattenPooling()(torch.rand(1, 2, 4, 6))
+    with pytest.raises(CircletError, match="at least 1, but got 0, 7"):
+        FlattenPooling(height=0)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +76,7 @@ def test_embedding_dim_below_one() -> None:
 def test_the_cosine_of_views_is_the_mean_of_the_views_cosines(
     mirrored: bool, rotated: bool, number: int
 ) -> None:
-    embedder = Embedder(ConvNet(in_channels=1, widths=(4, 8)), embedding_dim=6).double().eval()
+    embedder = Embedder(ConvNet(in_channels=1, widths=(4, 8)), neck=LinearNeck(6)).double().eval()
     views = Views(embedder, mirrored=mirrored, rotated=rotated)
     images = torch.rand(2, 1, 12, 12, dtype=torch.float64)
     turned = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4 if rotated else 1)]
@@ -107,7 +91,7 @@ def test_the_cosine_of_views_is_the_mean_of_the_views_cosines(
 
 
 def test_pictures_that_are_each_others_turned_mirror_images_are_as_near_from_either_side() -> None:
-    embedder = Embedder(ConvNet(in_channels=1, widths=(4, 8)), embedding_dim=6).eval()
+    embedder = Embedder(ConvNet(in_channels=1, widths=(4, 8)), neck=LinearNeck(6)).eval()
     views = Views(embedder, mirrored=True, rotated=True)
     images = torch.rand(2, 1, 12, 12)
     with torch.no_grad():

@@ -181,7 +181,7 @@ def test_checkpoint_of_another_model(
 ) -> None:
     runs = [tmp_path / name for name in ("eight", "sixteen")]
     for run, dim in zip(runs, ("8", "16"), strict=True):
-        options = ["--embedder.embedding_dim", dim, "--optimizer.steps", "1"]
+        options = ["--embedder.neck.embedding_dim", dim, "--optimizer.steps", "1"]
         assert main(["train", str(small_recipe), "--output", str(run), *options]) == 0
     for name in ("best.pt", "last.pt"):
         (runs[0] / "checkpoints" / name).write_bytes((runs[1] / "checkpoints" / name).read_bytes())
@@ -268,7 +268,7 @@ def test_too_many_broken_pictures_stop_the_run(fails: Fails, picture_folder: Pat
     ("option", "value", "named"),
     [
         ("--loss.scale", "-1", "scale must be a finite number above 0, but got -1"),
-        ("--embedder.embedding_dim", "0", "embedding_dim must be at least 1, but got 0"),
+        ("--embedder.neck.embedding_dim", "0", "embedding_dim must be at least 1, but got 0"),
         ("--augmentation.scale", "[2, 1]", "scale"),
         ("--batch.classes", "100", "100"),
         ("--batch.samples", "0", "batch.samples must be at least 1, but got 0"),

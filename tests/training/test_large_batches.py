@@ -11,7 +11,7 @@ from lightning_fabric.plugins import MixedPrecision
 
 from circlet.cli import main
 from circlet.losses import CircleLoss, cached_backward
-from circlet.models import ConvNet, Embedder
+from circlet.models import ConvNet, Embedder, LinearNeck
 from circlet.references import Memory, Proxies
 from circlet.training.learner import Learner, Term
 from circlet.training.monitor import batch_pairs
@@ -122,7 +122,7 @@ def test_a_memory_learns_and_is_in_the_checkpoint(small_recipe: Path, tmp_path: 
 def test_the_similarities_recorded_are_those_of_the_loss() -> None:
     torch.manual_seed(0)
     criterion, memory = CircleLoss(), Memory(40, 8)
-    learner = Learner(Embedder(ConvNet(1, [4, 8]), embedding_dim=8), [Term(criterion, memory)])
+    learner = Learner(Embedder(ConvNet(1, [4, 8]), neck=LinearNeck(8)), [Term(criterion, memory)])
     labels = torch.arange(4).repeat_interleave(4)
     first, second = torch.randn(16, 8), torch.randn(16, 8)
     learner.loss(first, labels)

@@ -1,12 +1,10 @@
-"""Backbones: pictures become a map of features."""
+"""Backbones: pictures become a map of features. Here the base class, and a net for small pictures."""
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
-import timm
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -63,50 +61,6 @@ class ConvNet(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.blocks(self.stem(images))
-        return features
-
-
-class TimmBackbone(Backbone):
-    """Any image model of timm, without its classifier.
-
-    Args:
-        name: timm's name of the model, such as "resnet50".
-        pretrained: Load timm's weights for that name (needs a network the first time).
-        in_channels: 1 for grey pictures, 3 for colour.
-
-    Raises:
-        CircletError: timm knows no such model, it gives no map of features, or its weights can't be had.
-    """
-
-    def __init__(self, name: str, pretrained: bool = False, in_channels: int = 3) -> None:
-        super().__init__()
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise CircletError(
-                f"unknown backbone {name!r}: timm {timm.__version__} has no model of this name{hint} "
-                f"`python -c \"import timm; print(timm.list_models('*resnet*'))\"` lists what there is"
-            )
-        try:
-            self.model: Any = timm.create_model(
-                name, pretrained=pretrained, in_chans=in_channels, num_classes=0, global_pool=""
-            )
-        except (OSError, RuntimeError) as error:
-            if not pretrained:
-                raise
-            raise CircletError(
-                f"the pretrained weights of {name!r} could not be loaded: {error}. Set pretrained to false, "
-                f"or run once where the network reaches timm's weights"
-            ) from error
-        self.in_channels = in_channels
-        self.out_channels = cast(int, self.model.num_features)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.model.forward_features(images)
-        if features.dim() == 4 and features.shape[1] != self.out_channels:
-            return features.permute(0, 3, 1, 2)  # some of timm's transformers keep channels last
-        if features.dim() == 3:
-            return features.transpose(1, 2).unsqueeze(3)  # tokens: (batch, tokens, channels)
         return features
 
 

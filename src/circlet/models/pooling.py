@@ -74,3 +74,43 @@ class GeneralizedMeanPooling(Pooling):
     def forward(self, features: Tensor) -> Tensor:
         raised = features.clamp_min(self.smallest).pow(self.power)
         return raised.mean(dim=(2, 3)).pow(1 / self.power)
+
+
+class AverageMaxPooling(Pooling):
+    """The mean over all places plus the maximum over them (as Proxy-Anchor pools, Kim et al., CVPR 2020)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.mean(dim=(2, 3)) + features.amax(dim=(2, 3))
+
+
+class FlattenPooling(Pooling):
+    """The map laid flat: each place keeps its own numbers, so pictures must have one size.
+
+    Args:
+        height: Of the map. An `IResNet` makes 7 of pictures of 112 pixels.
+        width: Of the map.
+
+    Raises:
+        CircletError: A side is below 1; or, in use, a map has another size.
+    """
+
+    def __init__(self, height: int = 7, width: int = 7) -> None:
+        super().__init__()
+        if min(height, width) < 1:
+            raise CircletError(
+                f"height and width of FlattenPooling must be at least 1, but got {height}, {width}"
+            )
+        self.height = height
+        self.width = width
+
+    def out_channels(self, channels: int) -> int:
+        return channels * self.height * self.width
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.shape[2:] != (self.height, self.width):
+            raise CircletError(
+                f"FlattenPooling was made for maps of {self.height} x {self.width}, but the backbone gives "
+                f"{features.shape[2]} x {features.shape[3]}: change the size of the pictures, or height and "
+                f"width of the pooling"
+            )
+        return features.flatten(1)

@@ -7,7 +7,7 @@ from inspect import isabstract, signature
 
 from circlet.data import DataSource
 from circlet.losses import PairLoss
-from circlet.models import Backbone, Pooling
+from circlet.models import Backbone, Neck, Pooling
 
 
 def explained(message: str, settings: Sequence[type]) -> str:
@@ -38,7 +38,7 @@ def explained(message: str, settings: Sequence[type]) -> str:
 
 def _parts() -> list[type]:
     """The classes that a recipe may name, of those that circlet brings."""
-    found = [part for base in (DataSource, PairLoss, Backbone, Pooling) for part in _subclasses(base)]
+    found = [part for base in (DataSource, PairLoss, Backbone, Pooling, Neck) for part in _subclasses(base)]
     return [part for part in found if not isabstract(part) and part.__module__.startswith("circlet.")]
 
 

@@ -1,16 +1,15 @@
 """What is trained: the network, and its losses with the references that learn or remember."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from circlet.losses import PairLoss
 from circlet.models import Embedder
+from circlet.models.necks import Side
 from circlet.references import ReferenceSet
-
-Side = Literal["before", "after"]
 
 
 class Term(nn.Module):

@@ -22,7 +22,7 @@ from circlet.training.checkpoint import Progress, TrainingState
 from circlet.training.console import Console
 from circlet.training.embedding import embed
 from circlet.training.learner import Learner
-from circlet.training.optimizer import Frozen, make_optimizer, set_learning_rate
+from circlet.training.optimizer import BackboneHold, make_optimizer, set_learning_rate
 from circlet.training.parts import Parts
 from circlet.training.recipe import Recipe
 from circlet.training.recording import batch_figures
@@ -40,7 +40,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     learner, settings = parts.learner, recipe.optimizer
     fused = recipe.precision != "16-mixed"
     optimizer = make_optimizer(learner.embedder, learner.terms, settings, fused=fused)
-    backbone = Frozen(learner.embedder.backbone)
+    backbone = BackboneHold(learner.embedder)
     # Channels last in memory: a third quicker on CPUs, and what the tensor cores of GPUs want.
     learner.embedder.to(memory_format=torch.channels_last)
     model, stepper = fabric.setup(learner, optimizer)
@@ -101,7 +101,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             before = progress.seconds
             recorded = progress.step == 0 or (progress.step + 1) % recipe.log_every == 0
             set_learning_rate(optimizer, settings, progress.step)
-            backbone.hold(progress.step < settings.frozen_backbone_steps)
+            backbone.set(progress.step < settings.frozen_backbone_steps)
             loss = 0.0
             for _ in range(recipe.batch.accumulate):
                 with _timed(progress):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from circlet.errors import CircletError
+from circlet.models import Embedder
 from circlet.training.checks import check_at_least
 
 
@@ -124,24 +125,24 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSetti
         group["lr"] = group["highest_lr"] * factor
 
 
-class Frozen:
-    """Holds a backbone as it is, and lets it go: its parameters get no gradient meanwhile.
+class BackboneHold:
+    """Keeps the backbone as it is, and lets it go.
 
     Args:
-        backbone: Those of its parameters that need no gradient now never will.
+        embedder: Those parameters of its backbone that need no gradient now never will.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
-        self._backbone = backbone
-        self._learned = [p for p in backbone.parameters() if p.requires_grad]
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._learned = [p for p in embedder.backbone.parameters() if p.requires_grad]
         self._holds = False
 
-    def hold(self, holds: bool) -> None:
-        """Hold it or let it go, for the next step."""
+    def set(self, holds: bool) -> None:
+        """Whether the next step leaves the backbone alone."""
         if holds != self._holds:
             for parameter in self._learned:
-                parameter.requires_grad_(holds is False)
+                parameter.requires_grad_(not holds)
             self._holds = holds
-            self._backbone.train(not holds)
-        elif holds:  # a measurement puts the whole network back into training mode
-            self._backbone.eval()
+            self._embedder.train()
+        if holds:  # at each step, as a measurement puts the whole network back into training mode
+            self._embedder.backbone.eval()

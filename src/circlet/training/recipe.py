@@ -17,9 +17,9 @@ from circlet.data import Augmentation, DataSource
 from circlet.errors import CircletError
 from circlet.losses import PairLoss
 from circlet.models import Embedder
+from circlet.models.necks import Side
 from circlet.training.checks import check_at_least
 from circlet.training.explanation import explained
-from circlet.training.learner import Side
 from circlet.training.optimizer import OptimizerSettings
 
 ReferencesName = Literal["batch", "memory", "proxies"]
