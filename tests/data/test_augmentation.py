@@ -1,5 +1,7 @@
 """The batched warp against torchvision's, which knows one map at a time."""
 
+import colorsys
+
 import pytest
 import torch
 from torch import Tensor
@@ -124,6 +126,12 @@ def test_the_seed_decides_alone() -> None:
         ({"scale": (1.2, 0.8)}, r"augmentation\.scale .*\(1\.2, 0\.8\)"),
         ({"scale": (0.0, 1.0)}, r"augmentation\.scale"),
         ({"horizontal_flip": 1.5}, r"augmentation\.horizontal_flip .* 1\.5"),
+        ({"erasing": -0.1}, r"augmentation\.erasing is a probability, but got -0\.1"),
+        ({"crop_scale": (0.5, 1.2)}, r"augmentation\.crop_scale .* <= 1, but got \(0\.5, 1\.2\)"),
+        ({"crop_ratio": (0.0, 1.0)}, r"augmentation\.crop_ratio .*\(0\.0, 1\.0\)"),
+        ({"padding": -1}, r"augmentation\.padding .* -1"),
+        ({"brightness": -0.1}, r"augmentation\.brightness .* -0\.1"),
+        ({"hue": 0.6}, r"augmentation\.hue must be at most 0\.5.* 0\.6"),
     ],
 )
 def test_values_out_of_range(arguments: dict[str, object], said: str) -> None:
@@ -147,3 +155,88 @@ def test_elastic_displaces_by_the_given_share() -> None:
     middle, near, far = (values[:, SIZE // 2, SIZE // 2 + step] - step for step in (0, 1, 10))
     assert torch.corrcoef(torch.stack([middle, near]))[0, 1] > 0.95
     assert torch.corrcoef(torch.stack([middle, far]))[0, 1].abs() < 0.1
+
+
+def test_a_turn_is_one_of_pixels_whatever_the_sides() -> None:
+    # A spot 12 pixels from the middle stays so far from it, in a picture twice as high as wide.
+    image = torch.nn.functional.pad(blobs((12, 0)), (0, 0, 20, 20))
+    images = Augmentation(rotation=30)(image.expand(32, 1, -1, -1), torch.Generator().manual_seed(5))
+    places = centroids(images[:, :, 20:-20])
+    torch.testing.assert_close(places.norm(dim=1), torch.full((32,), 12.0), atol=0.1, rtol=0)
+    angles = torch.atan2(places[:, 1], places[:, 0]).rad2deg()
+    assert angles.std() > 10
+    for turned, angle in zip(images, angles.tolist(), strict=True):
+        torch.testing.assert_close(turned, affine(image, angle=angle), atol=0.01, rtol=0)
+
+
+def test_colours_are_drawn_from_their_ranges() -> None:
+    def drawn(augmentation: Augmentation, colour: tuple[float, float, float]) -> Tensor:
+        images = torch.tensor(colour)[:, None, None].expand(500, 3, 2, 2)
+        return augmentation(images, torch.Generator().manual_seed(1))[:, :, 0, 0]
+
+    grey = (0.4, 0.4, 0.4)
+    for most, low, high in ((0.3, 0.7, 1.3), (1.5, 0.0, 2.5)):
+        factors = drawn(Augmentation(brightness=most), grey)[:, 0] / 0.4
+        assert factors.min() >= low - 1e-6
+        assert factors.max() <= high + 1e-6
+        # Uniform: the quarters of the range are as likely as each other.
+        counts = torch.histc(factors, 4, low, high)
+        assert (counts - 125).abs().max() < 40
+    # Of colours as red is to grey, the difference is the factor of the saturation.
+    reds = drawn(Augmentation(saturation=0.5), (0.5, 0.4, 0.4))
+    factors = (reds[:, 0] - reds[:, 1]) / 0.1
+    assert (float(factors.min()), float(factors.max())) == pytest.approx((0.5, 1.5), abs=0.02)
+    hues = [
+        colorsys.rgb_to_hsv(*colour)[0] for colour in drawn(Augmentation(hue=0.1), (0.2, 0.8, 0.2)).tolist()
+    ]
+    assert (min(hues), max(hues)) == pytest.approx((1 / 3 - 0.1, 1 / 3 + 0.1), abs=0.003)
+    for augmentation in (Augmentation(contrast=0.9), Augmentation(saturation=0.9), Augmentation(hue=0.5)):
+        # The weights of grey add up to 0.9999.
+        torch.testing.assert_close(drawn(augmentation, grey), torch.full((500, 3), 0.4), atol=1e-4, rtol=0)
+
+
+def test_padding_shifts_by_so_many_pixels_and_what_comes_in_is_black() -> None:
+    image = torch.rand(3, 7, 5) + 0.5
+    images = Augmentation(padding=2)(image.expand(400, 3, 7, 5), torch.Generator().manual_seed(2))
+    padded = torch.nn.functional.pad(image, (2, 2, 2, 2))
+    seen = {
+        (down, across)
+        for down in range(5)
+        for across in range(5)
+        if (images == padded[:, down : down + 7, across : across + 5]).flatten(1).all(dim=1).any()
+    }
+    assert len(seen) == 25
+    windows = padded.unfold(1, 7, 1).unfold(2, 5, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    assert all((windows == one).flatten(1).all(dim=1).any() for one in images)
+
+
+def test_erasing() -> None:
+    images = torch.rand(1000, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    fill = torch.tensor([2.0, 3.0, 4.0])[:, None, None]
+    before = images.clone()
+    varied = Augmentation(erasing=0.5)(images, torch.Generator().manual_seed(1), fill)
+    assert torch.equal(images, before)
+    erased = (varied == fill).all(dim=1)
+    assert torch.equal(varied, torch.where(erased[:, None], fill, images))
+    touched = erased.flatten(1).any(dim=1)
+    assert 0.45 < touched.float().mean() < 0.55
+    heights, widths = (erased[touched].any(dim=axis).sum(dim=1) for axis in (2, 1))
+    areas = erased[touched].sum(dim=(1, 2))
+    assert torch.equal(areas, heights * widths)  # one whole box
+    shares, ratios = areas / (64 * 32), widths / heights
+    assert shares.min() >= 0.015
+    assert shares.max() <= 0.42
+    assert shares.max() - shares.min() > 0.35
+    assert ratios.min() >= 0.25
+    assert ratios.max() <= 3.6
+    # The logarithm is uniform: as many are high as wide, but for those that do not fit.
+    assert 0.3 < (ratios > 1).float().mean() < 0.5
+
+
+def test_erasing_leaves_the_other_draws_as_they_were() -> None:
+    images = torch.rand(16, 1, SIZE, SIZE)
+    settings = {"rotation": 20.0, "horizontal_flip": 0.5, "elastic": 0.02, "brightness": 0.2, "padding": 3}
+    plain = Augmentation(**settings)(images, torch.Generator().manual_seed(1))
+    erased = Augmentation(**settings, erasing=1.0)(images, torch.Generator().manual_seed(1), 7.0)
+    torch.testing.assert_close(torch.where(erased == 7, plain, erased), plain, atol=0, rtol=0)
+    assert (erased == 7).flatten(1).any(dim=1).all()

@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image, write_png
+from torchvision.transforms import v2
 
 from circlet.data import (
     Augmentation,
@@ -17,9 +22,11 @@ from circlet.data import (
     ImageFolder,
     InOrder,
     Manifest,
+    Normalization,
     PKSampler,
     load,
 )
+from circlet.data.alignment import POINT_COLUMNS, template
 from circlet.errors import CircletError
 
 
@@ -30,7 +37,9 @@ def manifest_of(folder: Path, *names: str) -> Manifest:
 
 def values(folder: Path, name: str, size: int = 8, channels: int = 1) -> np.ndarray:
     """What the data set makes of one file, in 0 to 255, (channels, height, width)."""
-    dataset = ImageDataset(manifest_of(folder, name), size=size, channels=channels, mean=0.0, std=1.0)
+    dataset = ImageDataset(
+        manifest_of(folder, name), size=size, channels=channels, normalization=Normalization(0.0, 1.0)
+    )
     images = dataset[0].images
     assert images.shape == (1, channels, size, size)
     assert images.dtype == torch.float32
@@ -104,7 +113,8 @@ def test_short_side_is_resized_and_the_middle_kept(tmp_path: Path) -> None:
 def test_turned_classes_and_normalisation(tmp_path: Path, noise: np.ndarray, cache: bool) -> None:
     Image.fromarray(noise).save(tmp_path / "a.png")
     manifest = manifest_of(tmp_path, "a.png").with_mirror_images().with_rotations()
-    dataset = ImageDataset(manifest, size=8, channels=3, mean=0.25, std=0.5, cache=cache)
+    normalization = Normalization(0.25, 0.5)
+    dataset = ImageDataset(manifest, size=8, channels=3, normalization=normalization, cache=cache)
     batch = dataset.__getitems__(BatchDraw(list(range(8)), None))
     assert sorted(batch.labels.tolist()) == list(range(8))
     for place, image in enumerate(batch.images):
@@ -241,3 +251,167 @@ def test_cached_pictures_need_no_file(tmp_path: Path, noise: np.ndarray) -> None
     first = dataset[0].images
     (tmp_path / "a.png").unlink()
     assert torch.equal(dataset[0].images, first)
+
+
+@dataclass
+class Photos:
+    """A folder of photos of different sizes, and what a data set makes of them."""
+
+    manifest: Manifest
+
+    def dataset(self, **settings: Any) -> ImageDataset:
+        plain = {"size": (16, 8), "channels": 3, "normalization": Normalization(0.0, 1.0)}
+        return ImageDataset(self.manifest, **plain | settings)
+
+    def batch(self, seed: int | None, **settings: Any) -> Tensor:
+        images = self.dataset(**settings).__getitems__(BatchDraw([0, 1, 2, 1], seed)).images
+        assert images.shape[0] == 4
+        return images
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Photos:
+    generator = torch.Generator().manual_seed(0)
+    for number, shape in enumerate([(40, 60), (61, 33), (24, 24)]):
+        small = torch.rand(3, 5, 6, generator=generator)
+        write_png((v2.functional.resize(small, shape) * 255).to(torch.uint8), str(tmp_path / f"{number}.png"))
+    return Photos(manifest_of(tmp_path, "0.png", "1.png", "2.png"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("cache", [False, True])
+def test_pictures_to_measure_come_as_torchvision_makes_them(
+    photos: Photos, channels: int, cache: bool
+) -> None:
+    pipelines = {
+        "crop": v2.Compose([v2.Resize(24, antialias=True), v2.CenterCrop(16)]),
+        "stretch": v2.Compose([v2.Resize((24, 24), antialias=True), v2.CenterCrop(16)]),
+    }
+    grey = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+    for resize, pipeline in pipelines.items():
+        settings = {"size": 16, "resize": resize, "resize_to": 24, "channels": channels, "cache": cache}
+        expected = [pipeline(decode_image(path, grey)) for path in photos.manifest.paths()]
+        got = photos.batch(None, **settings)
+        assert torch.equal(got, torch.stack([expected[row] for row in (0, 1, 2, 1)]) / 255)
+
+
+def test_stretching_shows_all_of_a_picture(photos: Photos) -> None:
+    pictures = [decode_image(path) for path in photos.manifest.paths()]
+    expected = [v2.functional.resize(picture, [16, 8], antialias=True) / 255 for picture in pictures]
+    assert torch.equal(photos.batch(None, resize="stretch")[:3], torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"resize_to": 12},
+        {"resize_to": 12, "resize": "stretch"},
+        {"augmentation": Augmentation(crop_scale=(0.3, 0.9))},
+        {"augmentation": Augmentation(crop_scale=(0.3, 0.9)), "resize_to": 12},
+    ],
+)
+@pytest.mark.parametrize("cache", [False, True])
+def test_parts_at_random_follow_from_the_seed(photos: Photos, settings: dict[str, Any], cache: bool) -> None:
+    settings = {"augmentation": Augmentation(), "cache": cache} | settings
+    first = photos.batch(1, **settings)
+    assert first.shape == (4, 3, 16, 8)
+    assert torch.equal(photos.batch(1, **settings), first)
+    assert not torch.allclose(photos.batch(2, **settings), first)
+    assert not torch.allclose(first[1], first[3])  # the same picture twice, each with its own part
+    # Without a seed, and without an augmentation, the middle is seen.
+    plain = photos.batch(None, **settings | {"augmentation": None})
+    torch.testing.assert_close(photos.batch(None, **settings), plain, atol=0.1, rtol=0)
+    assert torch.equal(photos.batch(1, **settings | {"augmentation": None}), plain)
+
+
+def test_a_cached_picture_gives_parts_of_its_frame(photos: Photos) -> None:
+    # The second photo is high, and no part of what is cached comes from above or below its middle.
+    settings = {"size": (8, 8), "resize_to": 12, "augmentation": Augmentation()}
+    whole = v2.functional.resize(decode_image(photos.manifest.paths()[1]), [12], antialias=True) / 255
+    frame = v2.functional.center_crop(whole, [12, 12])
+    for cache, source in ((False, whole), (True, frame)):
+        windows = source.unfold(1, 8, 1).unfold(2, 8, 1)
+        places = [
+            (windows == photos.batch(seed, cache=cache, **settings)[1][:, None, None])
+            .flatten(3)
+            .all(3)
+            .all(0)
+            for seed in range(100)
+        ]
+        assert all(place.any() for place in places)
+        tops = {int(place.nonzero()[0, 0]) for place in places}
+        assert tops == set(range(windows.shape[1]))
+
+
+def test_a_broken_file_changes_no_part_of_the_others(photos: Photos) -> None:
+    dataset = photos.dataset(augmentation=Augmentation(crop_scale=(0.3, 0.9)))
+    whole = dataset.__getitems__(BatchDraw([0, 1, 2], 5)).images
+    photos.manifest.paths()[1].write_text("no picture")
+    for cache in (False, True):
+        dataset = photos.dataset(augmentation=Augmentation(crop_scale=(0.3, 0.9)), cache=cache)
+        batch = dataset.__getitems__(BatchDraw([0, 1, 2], 5))
+        assert batch.broken == [1]
+        if not cache:
+            assert torch.equal(batch.images, whole[[0, 2]])
+
+
+def test_workers_change_no_bit_of_parts_at_random(photos: Photos) -> None:
+    everything = Augmentation(
+        crop_scale=(0.3, 0.9), padding=2, erasing=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1
+    )
+    labels = photos.manifest.label_ids()[0]
+
+    def loaded(workers: int, cache: bool) -> list[Batch]:
+        dataset = photos.dataset(augmentation=everything, resize_to=12, cache=cache)
+        return list(load(dataset, PKSampler(labels, 2, 2), workers=workers))
+
+    for cache in (False, True):
+        assert same(loaded(0, cache), loaded(2, cache))
+
+
+def test_what_is_erased_is_zero_to_the_network(photos: Photos) -> None:
+    normalization = Normalization.named("imagenet")
+    plain = photos.batch(1, normalization=normalization, augmentation=Augmentation())
+    erased = photos.batch(1, normalization=normalization, augmentation=Augmentation(erasing=1.0))
+    changed = (erased != plain).any(dim=1)
+    assert changed.flatten(1).any(dim=1).all()
+    assert erased.permute(0, 2, 3, 1)[changed].abs().max() < 1e-6
+
+
+def test_blue_comes_first_where_the_network_wants_it(photos: Photos) -> None:
+    plain = photos.batch(None)
+    facex = photos.batch(None, normalization=Normalization.named("facex"))
+    torch.testing.assert_close(facex, (plain[:, [2, 1, 0]] * 255 - 127.5) / 128)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_faces_are_aligned(tmp_path: Path, cache: bool) -> None:
+    # Two faces in one photo: the template itself, and the template moved by (30, 20) pixels.
+    photo = (255 * torch.rand(3, 150, 160, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
+    write_png(photo, str(tmp_path / "a.png"))
+    points = torch.stack([template(112), template(112) + torch.tensor([30.0, 20.0])])
+    columns = dict(zip(POINT_COLUMNS, points.flatten(1).T.tolist(), strict=True))
+    table = pl.DataFrame({"path": ["a.png"] * 2, "label": ["a", "b"], "split": ["test"] * 2, **columns})
+    dataset = ImageDataset(
+        Manifest(table, tmp_path),
+        size=112,
+        channels=3,
+        align=True,
+        normalization=Normalization(0.0, 1.0),
+        cache=cache,
+    )
+    images = dataset.__getitems__(BatchDraw([0, 1], None)).images * 255
+    torch.testing.assert_close(images[0], photo[:, :112, :112].float(), atol=0.01, rtol=0)
+    torch.testing.assert_close(images[1], photo[:, 20:132, 30:142].float(), atol=0.01, rtol=0)
+
+
+def test_settings_that_do_not_fit_each_other(photos: Photos) -> None:
+    with pytest.raises(CircletError, match=r"images\.align .* images\.resize_to = 128 .* leave one"):
+        photos.dataset(size=112, align=True, resize_to=128)
+    with pytest.raises(CircletError, match=r"no x0, y0, x1 and 7 more: add them"):
+        photos.dataset(size=112, align=True)
+    turned = Photos(photos.manifest.with_rotations())
+    with pytest.raises(CircletError, match=r"16 x 8 pixels can't be turned .* images\.size square"):
+        turned.dataset()
+    with pytest.raises(CircletError, match=r"3 channels, .*images\.channels = 1"):
+        photos.dataset(channels=1, normalization=Normalization.named("imagenet"))

@@ -90,6 +90,26 @@ def test_the_cosine_of_views_is_the_mean_of_the_views_cosines(
     torch.testing.assert_close(cosine.double(), torch.stack(each).mean(), atol=1e-6, rtol=0)
 
 
+def test_a_sum_of_views_is_that_of_the_embeddings_as_they_come() -> None:
+    # As insightface measures faces: f(picture) + f(mirror image), normalised by nobody before.
+    embedder = Embedder(ConvNet(in_channels=3, widths=(4, 8)), embedding_dim=6).eval()
+    images = torch.rand(2, 3, 14, 12)
+    with torch.no_grad():
+        together = Views(embedder, mirrored=True, combine="sum")(images)
+        expected = embedder(images) + embedder(images.flip(3))
+        torch.testing.assert_close(together, expected)
+        torch.testing.assert_close(Views(embedder, combine="sum")(images), embedder(images))
+        square = torch.rand(2, 3, 12, 12)
+        turns = sum(embedder(torch.rot90(square, quarters, (2, 3))) for quarters in range(4))
+        torch.testing.assert_close(Views(embedder, rotated=True, combine="sum")(square), turns)
+
+
+def test_pictures_that_are_not_square_are_not_turned() -> None:
+    views = Views(Embedder(ConvNet(in_channels=1, widths=(4, 8))), rotated=True)
+    with pytest.raises(CircletError, match=r"14 x 12 pixels .* evaluation\.rotated_views"):
+        views(torch.rand(2, 1, 14, 12))
+
+
 def test_pictures_that_are_each_others_turned_mirror_images_are_as_near_from_either_side() -> None:
     embedder = Embedder(ConvNet(in_channels=1, widths=(4, 8)), neck=LinearNeck(6)).eval()
     views = Views(embedder, mirrored=True, rotated=True)

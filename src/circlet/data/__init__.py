@@ -4,6 +4,7 @@ from circlet.data.augmentation import Augmentation
 from circlet.data.glyphs import Glyphs
 from circlet.data.images import Batch, BrokenImages, ImageDataset, load
 from circlet.data.manifest import Manifest
+from circlet.data.normalization import Normalization
 from circlet.data.omniglot import Omniglot
 from circlet.data.sampler import BatchDraw, InOrder, PKSampler
 from circlet.data.sources import DataSource, HeldOutClasses, ImageFolder, ManifestFile
@@ -21,6 +22,7 @@ __all__ = [
     "InOrder",
     "Manifest",
     "ManifestFile",
+    "Normalization",
     "Omniglot",
     "PKSampler",
     "load",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from circlet.data import ImageDataset, InOrder, load
+from circlet.data import ImageDataset, InOrder, Normalization, load
 
 # Raw pixels are compared at no more than this height and width, or they would outgrow memory.
 _RAW_SIZE = 32
@@ -31,16 +31,15 @@ class RawPixels(nn.Module):
     """The baseline without a network: the picture's values themselves as its embedding.
 
     Args:
-        mean, std: The normalisation to undo, so that black is 0.
+        normalization: The one to undo, so that black is 0.
     """
 
-    def __init__(self, mean: float, std: float) -> None:
+    def __init__(self, normalization: Normalization) -> None:
         super().__init__()
-        self.mean = mean
-        self.std = std
+        self.normalization = normalization
 
     def forward(self, images: Tensor) -> Tensor:
-        values = images * self.std + self.mean
+        values = self.normalization.undone(images)
         if values.shape[-1] > _RAW_SIZE:
             values = functional.adaptive_avg_pool2d(values, _RAW_SIZE)
         return values.flatten(1)

@@ -140,7 +140,8 @@ def image_dataset(recipe: Recipe, manifest: Manifest, *, training: bool) -> Imag
     """The pictures of a manifest as the recipe reads them; augmented only for training.
 
     Raises:
-        CircletError: The network takes other channels than the recipe reads.
+        CircletError: The network takes other channels than the recipe reads, or settings of the pictures do
+            not fit each other.
     """
     expected = recipe.embedder.backbone.in_channels
     if expected != recipe.images.channels:
@@ -152,8 +153,10 @@ def image_dataset(recipe: Recipe, manifest: Manifest, *, training: bool) -> Imag
         manifest,
         size=recipe.images.size,
         channels=recipe.images.channels,
-        mean=recipe.images.mean,
-        std=recipe.images.std,
+        resize=recipe.images.resize,
+        resize_to=recipe.images.resize_to,
+        align=recipe.images.align,
+        normalization=recipe.images.normalizing(),
         augmentation=recipe.augmentation if training else None,
         cache=recipe.images.cache,
     )

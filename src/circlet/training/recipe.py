@@ -13,7 +13,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning_fabric import Fabric
 
-from circlet.data import Augmentation, DataSource
+from circlet.data import Augmentation, DataSource, Normalization
+from circlet.data.normalization import NormalizationName
 from circlet.errors import CircletError
 from circlet.losses import PairLoss
 from circlet.models import Embedder
@@ -30,25 +31,56 @@ class ImageSettings:
     """How pictures are read.
 
     Args:
-        size: Height and width in pixels that the network sees.
+        size: Height and width in pixels that the network sees; one number for a square.
         channels: 1 reads them grey, 3 in colour.
-        mean: Subtracted from values in 0 to 1.
-        std: Divided by, after the mean.
-        cache: Keep the decoded pictures in memory (small ones: size * size * channels bytes each).
+        resize: "crop" keeps a picture's proportions and takes the middle; "stretch" brings all of it to the
+            size, as person re-identification does.
+        resize_to: Short side that pictures are resized to before the size is cut out, in the middle to
+            measure, at random to train: 256 for a size of 224 or 227. Without it there is nothing to cut.
+        align: Bring faces to insightface's template by five points that the manifest has, in columns x0, y0
+            to x4, y4.
+        normalization: The values as published weights expect them, by name; see
+            `circlet.data.Normalization`. "half", values from -1 to 1, if there is no mean and std either.
+        mean: Instead of a name: subtracted from values in 0 to 1; one number, or one for each channel.
+        std: Divided by, after the mean; one number, or one for each channel.
+        cache: Keep the decoded pictures in memory (small ones: height * width * channels bytes each).
         workers: Processes that decode and augment; 0 does it in the main one.
         max_broken_share: The run stops when more than this share of the files can't be read.
     """
 
-    size: int = 224
+    size: int | tuple[int, int] = 224
     channels: Literal[1, 3] = 3
-    mean: float = 0.5
-    std: float = 0.5
+    resize: Literal["crop", "stretch"] = "crop"
+    resize_to: int | None = None
+    align: bool = False
+    normalization: NormalizationName | None = None
+    mean: float | list[float] | None = None
+    std: float | list[float] | None = None
     cache: bool = False
     workers: int = 2
     max_broken_share: float = 0.01
 
     def __post_init__(self) -> None:
-        check_at_least("images", self, size=1, workers=0, max_broken_share=0)
+        check_at_least("images", self, workers=0, max_broken_share=0)
+        if self.normalization is not None and (self.mean is not None or self.std is not None):
+            raise CircletError(
+                f"images.normalization = {self.normalization} brings its own mean and std: leave it out, or "
+                f"leave out images.mean and images.std"
+            )
+
+    def normalizing(self) -> Normalization:
+        """The normalisation that these settings name.
+
+        Raises:
+            CircletError: A std is not above 0.
+        """
+        if self.normalization is not None:
+            return Normalization.named(self.normalization)
+        mean, std = (
+            0.5 if value is None else tuple(value) if isinstance(value, list) else value
+            for value in (self.mean, self.std)
+        )
+        return Normalization(mean, std)
 
 
 # What P and K are chosen to make, where a recipe leaves them to the data.

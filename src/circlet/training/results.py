@@ -50,7 +50,7 @@ def evaluate_run(run: Run, console: Console) -> Record:
         return embed(embedder, images, batch_size=size, workers=workers, device=device)
 
     untrained = held_out.measured(embedded_by(parts.learner.embedder), recall_at)
-    raw_pixels = held_out.measured(embedded_by(RawPixels(recipe.images.mean, recipe.images.std)), recall_at)
+    raw_pixels = held_out.measured(embedded_by(RawPixels(recipe.images.normalizing())), recall_at)
     progress = load_model(best, parts.learner)
     embedded = embedded_by(parts.learner.embedder)
     console.broken(parts.held_out_broken.add(embedded.broken))
