@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -171,3 +172,72 @@ def test_mirrored_and_rotated_classes(tmp_path: Path) -> None:
     manifest.write(tmp_path / "all.csv")
     assert Manifest.read(tmp_path / "all.csv").table.equals(manifest.table)
     assert "row 2 (line 3): mirrored is '2'" in refusal(tmp_path, "path,label,mirrored\na,x,1\nb,x,2\n")
+
+
+def test_rows_may_be_records_of_one_file(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "path,label,offset\na.rec,x,0\na.rec,y,40\nb.png,y,\n")
+    assert manifest.table["offset"].to_list() == [0, 40, None]
+    a, b = str(tmp_path / "a.rec"), str(tmp_path / "b.png")
+    assert manifest.places() == [(a, 0), (a, 40), (b, None)]
+    for ending in ("csv", "parquet"):
+        manifest.write(tmp_path / f"again.{ending}")
+        assert Manifest.read(tmp_path / f"again.{ending}").table.equals(manifest.table)
+    with pytest.raises(CircletError, match=r"2 of 2 picture files are missing, first .*a\.rec, .*b\.png:"):
+        manifest.check_files()
+    for rows, said in (
+        ("a.rec,x,0\na.rec,y,0\n", "row 2 (line 3): path is 'a.rec', but an earlier row has the same path"),
+        ("a.png,x,\na.png,y,\n", "row 2 (line 3): path is 'a.png', but an earlier row has the same path"),
+        ("a.rec,x,4.5\n", "row 1 (line 2): offset is '4.5', but offset is a whole number from 0 on"),
+        ("a.rec,x,-4\n", "row 1 (line 2): offset is '-4'"),
+    ):
+        assert said in refusal(tmp_path, "path,label,offset\n" + rows)
+
+
+def test_pairs_come_by_their_numbers(tmp_path: Path) -> None:
+    rows = ["a,x,train,,", "b,x,test,7,1", "c,y,test,3,0", "b,x,test,3,0", "b,x,test,,", "d,x,test,7,1"]
+    manifest = read(tmp_path, "\n".join(["path,label,split,pair,same", *rows]))
+    first, second, same = manifest.pairs()
+    assert first.tolist() == [2, 1]
+    assert second.tolist() == [3, 5]
+    assert same.tolist() == [False, True]
+    assert (first.dtype, second.dtype, same.dtype) == (torch.int64, torch.int64, torch.bool)
+    assert [part.tolist() for part in manifest.split("test").pairs()] == [[1, 0], [2, 4], [False, True]]
+    manifest.write(tmp_path / "again.parquet")
+    assert Manifest.read(tmp_path / "again.parquet").table.equals(manifest.table)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,1,1\nb,1,1\nc,1,1\n", "the first one is pair 1, in 3 rows (row 1"),
+        ("a,2,1\nb,2,1\nc,5,1\n", "1 of 2 pairs don't stand in two rows, the first one is pair 5"),
+        ("a,2,1\nb,2,0\n", "two different values of 'same', the first one is pair 2, rows 1 and 2"),
+        ("a,,\n", "has no pairs"),
+    ],
+)
+def test_pairs_that_are_none(tmp_path: Path, rows: str, said: str) -> None:
+    manifest = read(tmp_path, "path,pair,same,label\n" + rows.replace("\n", ",x\n"))
+    with pytest.raises(CircletError) as refused:
+        manifest.pairs()
+    assert said in str(refused.value)
+    with pytest.raises(CircletError, match="has no pairs"):
+        read(tmp_path, "path,label\na,x\n").pairs()
+
+
+def test_wrong_columns_of_pairs(tmp_path: Path) -> None:
+    for text, said in (
+        ("path,label,pair,same\na,x,one,1\n", "row 1 (line 2): pair is 'one'"),
+        ("path,label,pair,same\na,x,1,2\n", "row 1 (line 2): same is '2', but same is 1 or 0"),
+        ("path,label,pair,same\na,x,1,\n", "row 1 (line 2): same is None, but same is 1 or 0"),
+        ("path,label,pair,same\na,x,1,1\nb,x,,0\n", "row 2 (line 3): same is '0', but the row has no pair"),
+        ("path,label,pair,same\na,x,1,1\na,x,1,1\n", "row 2 (line 3): path is 'a', but an earlier row"),
+        ("path,label,pair\na,x,1\n", "has the column 'pair' but not 'same'"),
+        ("path,label,same\na,x,1\n", "has the column 'same' but not 'pair'"),
+        ("path,label,pairs,same\na,x,1,1\n", "did you mean 'pair'"),
+    ):
+        assert said in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("extra", ["sample", "repair", "offset_x", "frame"])
+def test_other_words_are_no_misspelt_columns(tmp_path: Path, extra: str) -> None:
+    assert extra in read(tmp_path, f"path,label,{extra}\na,1,2\n").table.columns

@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for name, message in {
         "absent.npz": "there is no file",
-        "vectors.csv": "must end in .npy, .npz, .parquet, .safetensors, but it ends in '.csv'",
+        "vectors.csv": "must end in .npy, .npz, .parquet, .safetensors, .json, but it ends in '.csv'",
         "other.npz": "holds no embeddings: there should be 'embeddings' .* but there is 'x'",
         "short.npz": r"holds 4 embeddings, but its labels have shape \(3,\)",
         "integers.npz": "must be floats, but they are int64",
