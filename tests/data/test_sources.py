@@ -74,8 +74,8 @@ def test_folders_that_hold_no_classes(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path)).manifest()
     (tmp_path / "loose.png").touch()
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "scan.tiff").touch()
-    with pytest.raises(CircletError, match=r"\(the files there: a/scan\.tiff, loose\.png\)"):
+    (tmp_path / "a" / "scan.pdf").touch()
+    with pytest.raises(CircletError, match=r"\(the files there: a/scan\.pdf, loose\.png\)"):
         ImageFolder(str(tmp_path)).manifest()
     with pytest.raises(CircletError, match=r"test_share .* 1\.5"):
         ImageFolder(str(tmp_path), test_share=1.5).manifest()

@@ -43,8 +43,8 @@ class ImageDataset(Dataset[Batch]):
     """The pictures of a manifest, read a batch at a time.
 
     A picture is decoded and put upright as its EXIF note says, brought to `size`, mirrored and turned as the
-    manifest says, varied by the augmentation, and normalised. PNG, JPEG, WebP and GIF are read, of an
-    animation the first picture.
+    manifest says, varied by the augmentation, and normalised. PNG, JPEG, WebP, GIF, PGM, PPM, BMP and TIFF
+    are read, of several pictures in a file the first one.
 
     It comes to `size` in one of these ways:
 
@@ -92,7 +92,7 @@ class ImageDataset(Dataset[Batch]):
                 f"has no place: leave one of the two out"
             )
         self._framing = Framing((height, width), resize, resize_to)
-        self._paths = [str(path) for path in manifest.paths()]
+        self._places = manifest.places()
         self._labels = manifest.label_ids()[0]
         self._points = manifest_points(manifest) if align else None
         turns = {
@@ -125,7 +125,7 @@ class ImageDataset(Dataset[Batch]):
                 shared.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> Batch:
         """One picture as a batch of one."""
@@ -156,9 +156,9 @@ class ImageDataset(Dataset[Batch]):
     def _keys(self) -> list[tuple[object, ...]]:
         """What tells the picture of a row from others, before it is mirrored and turned."""
         if self._points is None:
-            return [(path,) for path in self._paths]
+            return [*self._places]
         points = self._points.flatten(1).tolist()
-        return [(path, *point) for path, point in zip(self._paths, points, strict=True)]
+        return [(*place, *point) for place, point in zip(self._places, points, strict=True)]
 
     def _read(self, rows: Tensor, numbers: list[list[float]] | None) -> tuple[Tensor, Tensor]:
         """The pictures of the rows that can be read, uint8, and a mask (rows,) of which ones these are.
@@ -195,7 +195,8 @@ class ImageDataset(Dataset[Batch]):
 
     def _whole(self, row: int) -> Tensor | None:
         """The picture of a row as it stands in its file, or its face aligned; None where it can't be read."""
-        picture = decoded(self._paths[row], self._mode)
+        path, offset = self._places[row]
+        picture = decoded(path, self._mode, offset)
         if picture is None or self._points is None:
             return picture
         return align(picture, self._points[row], self._framing.size)
@@ -225,9 +226,9 @@ class BrokenImages:
     """
 
     def __init__(self, manifest: Manifest, most: float) -> None:
-        self._paths = manifest.paths()
+        self._places = manifest.places()
         self._most = most
-        self._total = len(set(self._paths))
+        self._total = len(set(self._places))
         self.names: dict[str, None] = {}
 
     def add(self, broken: list[int]) -> list[str]:
@@ -237,7 +238,9 @@ class BrokenImages:
             CircletError: More than the given share of the files are broken.
         """
         new = [
-            name for name in dict.fromkeys(str(self._paths[row]) for row in broken) if name not in self.names
+            name
+            for name in dict.fromkeys(_name(*self._places[row]) for row in broken)
+            if name not in self.names
         ]
         self.names |= dict.fromkeys(new)
         if len(self.names) > self._most * self._total:
@@ -247,6 +250,10 @@ class BrokenImages:
                 f"raise the share"
             )
         return new
+
+
+def _name(path: str, offset: int | None) -> str:
+    return path if offset is None else f"{path}, byte {offset}"
 
 
 def load(dataset: ImageDataset, draws: Sampler[BatchDraw], *, workers: int) -> DataLoader[Batch]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from circlet.errors import CircletError
 
 SPLITS = ("train", "test", "query", "gallery")
-COLUMNS = ("path", "label", "split", "camera", "mirrored", "rotation")
+COLUMNS = ("path", "label", "split", "camera", "mirrored", "rotation", "offset", "pair", "same")
 # What the columns that turn a picture may hold.
 TURNS = {"mirrored": (0, 1), "rotation": (0, 90, 180, 270)}
 
@@ -24,7 +24,9 @@ class Manifest:
 
     Attributes:
         table: Columns path, label, split; optional camera, mirrored (1: left and right change places),
-            rotation (0, 90, 180 or 270 degrees counter-clockwise, after the mirror); others are kept.
+            rotation (0, 90, 180 or 270 degrees counter-clockwise, after the mirror), offset (the picture is
+            the record that begins at this byte of the record file `path`), pair (two rows with one number
+            are a pair to be verified) and same (of a pair: 1 or 0); others are kept.
         root: The folder that relative paths start from.
     """
 
@@ -129,16 +131,64 @@ class Manifest:
     def paths(self) -> list[Path]:
         return [self.root / path for path in self.table["path"]]
 
+    def places(self) -> list[tuple[str, int | None]]:
+        """Of each row the file, and the byte at which its record begins if it is a record file."""
+        files = {path: str(self.root / path) for path in self.table["path"].unique()}
+        offsets = self.table["offset"] if "offset" in self.table.columns else [None] * len(self)
+        return [(files[path], offset) for path, offset in zip(self.table["path"], offsets, strict=True)]
+
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs to be verified, by their numbers.
+
+        Returns:
+            The row of the first picture of each pair, that of the second (the one that stands further down),
+            both (pairs,) int64, and (pairs,) booleans: whether they are the same. Rows without a number are
+            in no pair.
+
+        Raises:
+            CircletError: There are no pairs, a number does not stand in two rows, or these disagree.
+        """
+        if "pair" not in self.table.columns or self.table["pair"].null_count() == len(self):
+            raise CircletError(
+                f"the manifest of {self.root} has no pairs: it needs the columns 'pair' (two rows with one "
+                f"number are a pair) and 'same' (1 or 0)"
+            )
+        rows = self.table.with_row_index("row").filter(pl.col("pair").is_not_null())
+        found = rows.group_by("pair").agg(
+            pl.len().alias("number"),
+            pl.col("row").first().cast(pl.Int64).alias("first"),
+            pl.col("row").last().cast(pl.Int64).alias("second"),
+            pl.col("same").first(),
+            pl.col("same").n_unique().alias("answers"),
+        )
+        found = found.sort("pair")
+        odd = found.filter(pl.col("number") != 2)
+        if len(odd) > 0:
+            raise CircletError(
+                f"{len(odd):,} of {len(found):,} pairs don't stand in two rows, the first one is pair "
+                f"{odd['pair'][0]}, in {odd['number'][0]} rows (row {odd['first'][0] + 1} is one)"
+            )
+        torn = found.filter(pl.col("answers") != 1)
+        if len(torn) > 0:
+            raise CircletError(
+                f"{len(torn):,} of {len(found):,} pairs have two different values of 'same', the first one "
+                f"is pair {torn['pair'][0]}, rows {torn['first'][0] + 1} and {torn['second'][0] + 1}"
+            )
+        first, second = (found[name].to_torch() for name in ("first", "second"))
+        return first, second, found["same"].cast(pl.Boolean).to_torch()
+
     def check_files(self) -> None:
         """
         Raises:
             CircletError: Files are missing; the message counts them and names the first.
         """
-        missing = [path for path in self.paths() if not path.is_file()]
+        files = self.table["path"].unique(maintain_order=True)
+        missing = [path for path in files if not (self.root / path).is_file()]
         if missing:
             raise CircletError(
-                f"{len(missing):,} of {len(self):,} pictures are missing, first {listed(missing)}: "
-                f"mend the paths (relative ones start from {self.root.absolute()}) or take the rows out"
+                f"{len(missing):,} of {len(files):,} picture files are missing, first "
+                f"{listed(self.root / path for path in missing)}: mend the paths (relative ones start from "
+                f"{self.root.absolute()}) or take the rows out"
             )
 
     def __len__(self) -> int:
@@ -174,7 +224,9 @@ def _checked(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     absent = [column for column in COLUMNS if column not in table.columns]
     for column in table.columns:
         if column not in COLUMNS:
-            near = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
+            # "sample" and "repair" are no misspelt "same" and "pair".
+            alike = [name for name in absent if abs(len(name) - len(column)) < 2]
+            near = difflib.get_close_matches(column.lower(), alike, n=1, cutoff=0.8)
             if near:
                 raise CircletError(
                     f"manifest {path}: column {column!r} is unknown; did you mean {near[0]!r}? Rename it"
@@ -212,6 +264,23 @@ def _checked(table: pl.DataFrame, path: Path) -> pl.DataFrame:
         reject(~pl.col(column).is_in(allowed), f"{column} is one of {', '.join(allowed)}", column)
         table = table.with_columns(pl.col(column).cast(pl.Int32))
         picture.append(column)
+    for column in [column for column in ("offset", "pair") if column in table.columns]:
+        number = pl.col(column).cast(pl.Int64, strict=False)
+        wrong = pl.col(column).is_not_null() & (number.is_null() | (number < 0))
+        reject(wrong, f"{column} is a whole number from 0 on, or empty", column)
+        table = table.with_columns(number)
+        picture.append(column)
+    if "pair" in table.columns or "same" in table.columns:
+        for column, other in (("pair", "same"), ("same", "pair")):
+            if column not in table.columns:
+                raise CircletError(
+                    f"manifest {path} has the column {other!r} but not {column!r}: they go together, or "
+                    f"rename it if it means something else"
+                )
+        wrong = pl.col("pair").is_not_null() & ~pl.col("same").is_in(["0", "1"])
+        reject(wrong, "same is 1 or 0 where there is a pair", "same")
+        reject(pl.col("pair").is_null() & pl.col("same").is_not_null(), "the row has no pair", "same")
+        table = table.with_columns(pl.col("same").cast(pl.Int32))
     # Of rows that are equal the first is right, so that the row named is the one to take out.
     reject(~pl.struct(picture).is_first_distinct(), "an earlier row has the same path", "path")
     return table

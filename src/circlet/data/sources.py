@@ -9,7 +9,7 @@ import torch
 from circlet.data.manifest import SPLITS, Manifest, divided, listed
 from circlet.errors import CircletError
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".pgm", ".ppm", ".bmp", ".tif", ".tiff")
 
 
 class DataSource(ABC):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from circlet.errors import CircletError
+from circlet.evaluation.feature_lists import read_feature_list
 
 ROLES = ("query", "gallery")
 _ROWS_AT_ONCE = 2**14
@@ -82,11 +83,12 @@ class Embeddings:
 
 
 def read_embeddings(path: str | Path, *, labels: str | Path | None = None) -> Embeddings:
-    """Read embeddings from .npy, .npz, .parquet or .safetensors.
+    """Read embeddings from .npy, .npz, .parquet or .safetensors, or by a list of MegaFace.
 
     A .npy file holds the vectors alone, (items, dim). In the others they are named "embeddings", and beside
     them may stand "labels", "cameras", "role" (query or gallery) and "paths"; other usual names are
-    understood, such as "features" and "pids". In Parquet the vectors are a column of lists.
+    understood, such as "features" and "pids". In Parquet the vectors are a column of lists. A list of
+    MegaFace (`megaface_features_list.json_1000000_1`) stands for the feature files below its folder.
 
     Args:
         path: The file, or the folder of a run, of which embeddings.npz is read.
@@ -108,13 +110,15 @@ def read_embeddings(path: str | Path, *, labels: str | Path | None = None) -> Em
         ".npz": _npz,
         ".parquet": _parquet,
         ".safetensors": _safetensors,
+        ".json": read_feature_list,
     }
-    if path.suffix not in readers:
+    ending = ".json" if path.suffix.startswith(".json") else path.suffix  # or .json_1000000_1
+    if ending not in readers:
         raise CircletError(f"{path} must end in {', '.join(readers)}, but it ends in {path.suffix!r}")
     if not path.is_file():
         raise CircletError(f"there is no file {path}")
     try:
-        columns = dict(readers[path.suffix](path))
+        columns = dict(readers[ending](path))
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise CircletError(f"{path} can't be read: {error}") from error
     found = {

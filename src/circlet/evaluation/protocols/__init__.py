@@ -7,11 +7,12 @@ from circlet.evaluation.protocols.identification import identification
 from circlet.evaluation.protocols.outcome import Outcome
 from circlet.evaluation.protocols.reidentification import reidentification
 from circlet.evaluation.protocols.retrieval import retrieval
+from circlet.evaluation.protocols.templates import templates
 from circlet.evaluation.protocols.verification import verification
 
 PROTOCOLS: dict[str, Callable[..., Outcome]] = {
     protocol.__name__: protocol
-    for protocol in (retrieval, reidentification, verification, identification, clustering)
+    for protocol in (retrieval, reidentification, verification, templates, identification, clustering)
 }
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "identification",
     "reidentification",
     "retrieval",
+    "templates",
     "verification",
 ]

@@ -56,26 +56,39 @@ def verification(
                 f"{percent(result.accuracy)} ± {percent(result.accuracy_std)}",
             )
         )
-    rows += [("EER", percent(result.equal_error_rate)), ("area under the ROC", percent(result.area))]
-    rows += [
-        (f"TAR at FAR {rate:g}", percent(share))
-        for rate, share in result.tar_at_far.items()
-        if rate not in result.unresolved_far
-    ]
+    rows += rows_of_all_pairs(result)
     notes.append(f"{result.pairs:,} pairs, {result.same_pairs:,} of them of the same")
     if result.accuracy_standard_error is not None:
         notes.append(
             f"± is the standard deviation over the folds; the standard error of the mean is "
             f"{percent(result.accuracy_standard_error)}"
         )
-    if result.unresolved_far:
-        rates = ", ".join(f"{rate:g}" for rate in result.unresolved_far)
-        notes.append(f"too few pairs of different things for FAR {rates}: one of them is more; not shown")
-    curve = {"": _curve(result.roc)}
+    notes += unresolved(result)
+    curve = {"": roc_points(result.roc)}
     return Outcome(result.to_dict(), rows, notes, {"roc": roc_figure(curve), "det": det_figure(curve)})
 
 
-def _curve(roc: metrics.Roc) -> list[tuple[float, float]]:
+def rows_of_all_pairs(result: metrics.Verification) -> list[tuple[str, str]]:
+    """The figures of all pairs together, without rates that they can't resolve."""
+    return [
+        ("EER", percent(result.equal_error_rate)),
+        ("area under the ROC", percent(result.area)),
+        *(
+            (f"TAR at FAR {rate:g}", percent(share))
+            for rate, share in result.tar_at_far.items()
+            if rate not in result.unresolved_far
+        ),
+    ]
+
+
+def unresolved(result: metrics.Verification) -> list[str]:
+    """A note of the rates that are not shown, if there are any."""
+    rates = ", ".join(f"{rate:g}" for rate in result.unresolved_far)
+    told = f"too few pairs of different things for FAR {rates}: one of them is more; not shown"
+    return [told] if rates else []
+
+
+def roc_points(roc: metrics.Roc) -> list[tuple[float, float]]:
     """Some points of a ROC, evenly spread over the logarithm of the false accept rate."""
     rates = roc.false_accept_rate
     lowest = float(rates[rates > 0][0])
