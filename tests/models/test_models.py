@@ -92,7 +92,7 @@ def test_the_cosine_of_views_is_the_mean_of_the_views_cosines(
 
 def test_a_sum_of_views_is_that_of_the_embeddings_as_they_come() -> None:
     # As insightface measures faces: f(picture) + f(mirror image), normalised by nobody before.
-    embedder = Embedder(ConvNet(in_channels=3, widths=(4, 8)), embedding_dim=6).eval()
+    embedder = Embedder(ConvNet(in_channels=3, widths=(4, 8)), neck=LinearNeck(6)).eval()
     images = torch.rand(2, 3, 14, 12)
     with torch.no_grad():
         together = Views(embedder, mirrored=True, combine="sum")(images)
