@@ -179,8 +179,17 @@ def _npz(path: Path) -> Mapping[str, Any]:
         columns = {name: _column(name, held) for name in held.files}
     if "labels" in columns and "class_names" in columns:
         # Places in the list of names, which alone tell junk and distractors from other identities.
-        columns["labels"] = columns["class_names"][columns["labels"]]
+        columns["labels"] = _distinct(columns["class_names"])[columns["labels"]]
     return columns
+
+
+def _distinct(names: np.ndarray) -> np.ndarray:
+    """Names of classes that are as distinct when they are read as numbers: 007 and 7 become 1 and 2."""
+    try:
+        numbers = names.astype(np.int64)
+    except ValueError:
+        return names
+    return names if len(np.unique(numbers)) == len(names) else np.arange(1, len(names) + 1)
 
 
 def _column(name: str, held: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -121,8 +121,9 @@ def compare(arguments: Sequence[str]) -> None:
     names = [entry.name for entry in compared]
     _check_baseline(given.baseline, names)
     outcome = Outcome(compared, given.baseline or names[0])
-    page = write_comparison(outcome, folder, given.measure, notes, given.figures)
-    console.table(comparison_table(outcome, given.measure))
+    measure = outcome.shown(given.measure)
+    page = write_comparison(outcome, folder, measure, notes, given.figures)
+    console.table(comparison_table(outcome, measure))
     for note in notes:
         console.say(note)
     console.say(f"report: {page}")
@@ -206,7 +207,10 @@ def sweep(arguments: Sequence[str]) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--measure", choices=list(NAMES), default="map_at_r", help="the figure that counts (default map_at_r)"
+        "--measure",
+        choices=list(NAMES),
+        default="map_at_r",
+        help="the figure that counts (default map_at_r; mean_average_precision where there are cameras)",
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="trainings at once, which share the cores (default 1)"

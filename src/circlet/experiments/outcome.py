@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from circlet import metrics
 from circlet.errors import CircletError
+from circlet.evaluation.embeddings import label_numbers, read_embeddings
 from circlet.experiments.comparison import Tuned
 from circlet.experiments.settings import NAMES, Measure
 from circlet.experiments.statistics import Difference, Scores, difference, holm, interval
@@ -22,6 +22,11 @@ _FIGURES: dict[Measure, str] = {
     "recall_at_1": "recall@1",
     "map_at_r": "map_at_r",
     "r_precision": "r_precision",
+    "mean_average_precision": "average_precision",
+}
+# Where cameras decide what is ranked.
+_REIDENTIFICATION: dict[Measure, str] = {
+    "recall_at_1": "rank@1",
     "mean_average_precision": "average_precision",
 }
 
@@ -65,6 +70,7 @@ class Compared:
                 tuple(runs), classes, queries * np.stack([figures[measure] for figures in found]), queries
             )
             for measure in NAMES
+            if all(measure in figures for figures in found)
         }
         return cls(name, runs, tuned, failed, scores, [evaluations_of(run) for run in runs.values()])
 
@@ -97,10 +103,19 @@ class Outcome:
     entries: Sequence[Compared]
     baseline: str
 
+    @property
+    def measures(self) -> list[Measure]:
+        """The figures that all entries have: with cameras recall@1 and mAP alone."""
+        return [name for name in NAMES if all(name in entry.scores for entry in self.entries)]
+
+    def shown(self, wanted: Measure) -> Measure:
+        """The figure that is wanted, or mAP where the protocol does not have it."""
+        return wanted if wanted in self.measures else "mean_average_precision"
+
     @cached_property
     def differences(self) -> dict[Measure, dict[str, tuple[Difference, float | None]]]:
         """Of each figure and other entry to the baseline, p-values corrected for their number; kept."""
-        return {measure: self._differences(measure) for measure in NAMES}
+        return {measure: self._differences(measure) for measure in self.measures}
 
     def _differences(self, measure: Measure) -> dict[str, tuple[Difference, float | None]]:
         base = next(entry for entry in self.entries if entry.name == self.baseline)
@@ -138,7 +153,7 @@ class Outcome:
                 name: vars(gap) | {"p_value_corrected": corrected}
                 for name, (gap, corrected) in self.differences[measure].items()
             }
-            for measure in NAMES
+            for measure in self.measures
         }
         return {"baseline": self.baseline, "entries": entries, "differences": differences}
 
@@ -156,21 +171,34 @@ def _by_class(run: Run) -> dict[str, NDArray[Any]]:
 
 
 def _measured(run: Run) -> dict[str, NDArray[Any]]:
-    with np.load(run.embeddings) as arrays:
-        embeddings, labels = torch.from_numpy(arrays["embeddings"]), torch.from_numpy(arrays["labels"])
-        query, names = torch.from_numpy(arrays["role"] == "query"), arrays["class_names"]
-    if query.any():
-        gallery, gallery_labels = embeddings[~query], labels[~query]
-        embeddings, labels = embeddings[query], labels[query]
-        result = metrics.retrieval(
-            embeddings, labels, gallery=gallery, gallery_labels=gallery_labels, recall_at=(1,)
-        )
+    embedded = read_embeddings(run.folder)
+    assert embedded.labels is not None
+    assert embedded.roles is not None
+    labels, figures = embedded.labels, _FIGURES
+    if "query" not in embedded.roles:
+        (ids,) = label_numbers("labels", labels)
+        per_query = metrics.retrieval(embedded.vectors, ids, recall_at=(1,)).per_query
     else:
-        result = metrics.retrieval(embeddings, labels, recall_at=(1,))
-    groups = result.per_query.by_group(labels)
-    used = {group: figures for group, figures in groups.items() if figures["queries"]}
-    fields = {"queries": "queries"} | {str(measure): name for measure, name in _FIGURES.items()}
-    return {"labels": names[list(used)]} | {
-        field: np.array([figures[name] for figures in used.values()], dtype=np.float64)
+        query, gallery = embedded.of_role("query"), embedded.of_role("gallery")
+        assert query.labels is not None
+        assert gallery.labels is not None
+        labels = query.labels
+        ids, gallery_ids = label_numbers("labels", query.labels, gallery.labels)
+        if query.cameras is None or gallery.cameras is None or "" in {*query.cameras, *gallery.cameras}:
+            per_query = metrics.retrieval(
+                query.vectors, ids, gallery=gallery.vectors, gallery_labels=gallery_ids, recall_at=(1,)
+            ).per_query
+        else:
+            cameras, gallery_cameras = label_numbers("cameras", query.cameras, gallery.cameras)
+            per_query = metrics.reidentification(
+                query.vectors, ids, cameras, gallery.vectors, gallery_ids, gallery_cameras, rank_at=(1,)
+            ).per_query
+            figures = _REIDENTIFICATION
+    names = dict(zip(ids.tolist(), labels.tolist(), strict=True))
+    groups = per_query.by_group(ids)
+    used = {group: of_group for group, of_group in groups.items() if of_group["queries"]}
+    fields = {"queries": "queries"} | {str(measure): name for measure, name in figures.items()}
+    return {"labels": np.array([names[group] for group in used])} | {
+        field: np.array([of_group[name] for of_group in used.values()], dtype=np.float64)
         for field, name in fields.items()
     }

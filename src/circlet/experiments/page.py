@@ -48,7 +48,8 @@ def write_comparison(
     folder.mkdir(parents=True, exist_ok=True)
     sections = _sections(outcome, measure)
     courses = convergences(outcome.entries)
-    beside: list[Measure] = [other for other in ("recall_at_1", "map_at_r") if other != measure]
+    usual: tuple[Measure, ...] = ("recall_at_1", "map_at_r")
+    beside = [other for other in usual if other != measure and other in outcome.measures]
     tables = [
         Titled("Results", comparison_table(outcome, measure, beside), _caption(outcome)),
         Titled("How they converge", _convergence_table(courses), _convergence_caption(courses)),
