@@ -134,7 +134,7 @@ def test_omniglot_in_zip_files(small_omniglot: Path, tmp_path: Path, monkeypatch
     (zips / "images_background.zip").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CircletError, match=r"images_background\.zip is no whole zip file"):
         Omniglot(str(zips)).manifest()
-    assert len(list((tmp_path / "cache" / "omniglot").iterdir())) == 2, "something half unpacked was left"
+    assert len(list((tmp_path / "cache" / "unpacked").iterdir())) == 2, "something half unpacked was left"
 
 
 def test_omniglot_whole(shared_data: Path, cache: Path) -> None:

@@ -6,24 +6,43 @@ from circlet.data.images import Batch, BrokenImages, ImageDataset, load
 from circlet.data.manifest import Manifest
 from circlet.data.normalization import Normalization
 from circlet.data.omniglot import Omniglot
+from circlet.data.readers.cars196 import Cars196
+from circlet.data.readers.cub200 import CUB200
+from circlet.data.readers.cuhk03 import CUHK03NewProtocol
+from circlet.data.readers.huggingface import HuggingFaceDataset
+from circlet.data.readers.inshop import InShop
+from circlet.data.readers.market1501 import DukeMTMC, Market1501
+from circlet.data.readers.msmt17 import MSMT17
+from circlet.data.readers.sop import StanfordOnlineProducts
+from circlet.data.readers.veri776 import VeRi776
 from circlet.data.sampler import BatchDraw, InOrder, PKSampler
 from circlet.data.sources import DataSource, HeldOutClasses, ImageFolder, ManifestFile
 
 __all__ = [
+    "CUB200",
+    "MSMT17",
     "Augmentation",
     "Batch",
     "BatchDraw",
     "BrokenImages",
+    "CUHK03NewProtocol",
+    "Cars196",
     "DataSource",
+    "DukeMTMC",
     "Glyphs",
     "HeldOutClasses",
+    "HuggingFaceDataset",
     "ImageDataset",
     "ImageFolder",
     "InOrder",
+    "InShop",
     "Manifest",
     "ManifestFile",
+    "Market1501",
     "Normalization",
     "Omniglot",
     "PKSampler",
+    "StanfordOnlineProducts",
+    "VeRi776",
     "load",
 ]

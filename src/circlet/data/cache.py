@@ -1,8 +1,11 @@
 """The folder for what is made once and kept."""
 
+import hashlib
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,3 +42,29 @@ def made_whole(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unpacked(archive: Path) -> Path:
+    """The folder with what a zip file holds, unpacked once into the cache.
+
+    The folder is named by the names and checksums in the archive's directory, so that another archive of
+    the same name has another folder, and one that is moved keeps its own.
+
+    Raises:
+        CircletError: The file is no whole zip file, or one with a password, or the cache can't be written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            held = [(entry.filename, entry.file_size, entry.CRC) for entry in file.infolist()]
+            digest = hashlib.sha256(repr(held).encode()).hexdigest()[:16]
+            folder = cache_folder() / "unpacked" / f"{archive.stem}-{digest}"
+            if not folder.is_dir():
+                with made_whole(folder) as temporary:
+                    file.extractall(temporary)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise CircletError(f"{archive} is no whole zip file ({error}): get it again") from error
+    except RuntimeError as error:  # a password, or a compression that Python does not have
+        raise CircletError(
+            f"{archive} can't be unpacked ({error}): unpack it, and give the folder"
+        ) from error
+    return folder

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,15 +28,18 @@ class Manifest:
             the record that begins at this byte of the record file `path`), pair (two rows with one number
             are a pair to be verified) and same (of a pair: 1 or 0); others are kept.
         root: The folder that relative paths start from.
+        notes: Sentences of the source about its pictures: what it left out, and how its counts compare with
+            the published ones. They are not written to files.
     """
 
     table: pl.DataFrame
     root: Path
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, columns: dict[str, list[str]], root: Path) -> "Manifest":
+    def of(cls, columns: dict[str, list[str]], root: Path, notes: Iterable[str] = ()) -> "Manifest":
         """Make a manifest of columns of text."""
-        return cls(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)), root)
+        return cls(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)), root, tuple(notes))
 
     @classmethod
     def read(cls, path: str | Path, *, test_share: float | None = None) -> "Manifest":
@@ -87,7 +90,7 @@ class Manifest:
 
     def split(self, *names: str) -> "Manifest":
         """The rows of these splits, in their order."""
-        return Manifest(self.table.filter(pl.col("split").is_in(names)), self.root)
+        return replace(self, table=self.table.filter(pl.col("split").is_in(names)))
 
     def with_mirror_images(self) -> "Manifest":
         """Each picture also seen in a mirror, as a picture of a class of its own: of "a" it is "a@mirror".
@@ -116,7 +119,7 @@ class Manifest:
             self.table.with_columns(pl.lit(turn).alias(column), pl.col("label") + suffix)
             for turn, suffix in suffixes.items()
         ]
-        return Manifest(pl.concat(turned), self.root)
+        return replace(self, table=pl.concat(turned))
 
     @cached_property
     def _labels(self) -> tuple[Tensor, list[str]]:

@@ -1,10 +1,9 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each by 20 drawers (Lake et al., Science 2015)."""
 
-import zipfile
 from pathlib import Path
 from typing import Literal
 
-from circlet.data.cache import cache_folder, made_whole
+from circlet.data.cache import unpacked
 from circlet.data.manifest import Manifest
 from circlet.data.sources import DataSource
 from circlet.errors import CircletError
@@ -70,11 +69,4 @@ def _part(root: Path, name: str) -> Path:
             f"Omniglot needs {root / name} or {archive}, and neither is there: "
             f"get them from github.com/brendenlake/omniglot and give their folder as data.root"
         )
-    folder = cache_folder() / "omniglot" / f"{name}-{archive.stat().st_size}"
-    if not folder.is_dir():
-        try:
-            with made_whole(folder) as temporary, zipfile.ZipFile(archive) as file:
-                file.extractall(temporary)
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise CircletError(f"{archive} is no whole zip file ({error}): get it again") from error
-    return folder / name
+    return unpacked(archive) / name

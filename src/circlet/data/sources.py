@@ -1,6 +1,7 @@
 """Where pictures come from: each source gives a manifest."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -122,7 +123,7 @@ class HeldOutClasses(DataSource):
         order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(self.seed)).tolist()
         held_out = [classes[place] for place in order[:number]]
         split = pl.when(pl.col("label").is_in(held_out)).then(pl.lit("test")).otherwise(pl.lit("train"))
-        return Manifest(training.table.with_columns(split.alias("split")), training.root)
+        return replace(training, table=training.table.with_columns(split.alias("split")))
 
 
 def _folders(root: Path) -> list[Path]:

@@ -1,0 +1,163 @@
+"""What is wrong with the pictures of a data set, or should be known before training on them."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from torchvision.io import ImageReadMode
+
+from circlet.data.decoding import decoded
+from circlet.data.manifest import Manifest, listed
+
+_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a picture's file.
+
+    Attributes:
+        there: Whether there is such a file.
+        size: (width, height) in pixels, upright; None if it can't be read.
+        content: A hash of size and pixels, in colour; empty if it can't be read.
+    """
+
+    there: bool
+    size: tuple[int, int] | None = None
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was found.
+
+    Attributes:
+        text: What, how often, and the first cases.
+        error: Whether training or measuring will fail or leave pictures out; else it may be as it should.
+    """
+
+    text: str
+    error: bool = False
+
+
+def looks(paths: Sequence[str]) -> Iterator[Look]:
+    """Read picture files as training does, in as many threads as there are processors; in their order."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            yield from pool.map(_look, paths[start : start + _AT_ONCE])
+
+
+def _look(path: str) -> Look:
+    if not Path(path).is_file():
+        return Look(there=False)
+    picture = decoded(path, ImageReadMode.RGB)
+    if picture is None:
+        return Look(there=True)
+    height, width = picture.shape[1:]
+    pixels = hashlib.blake2b(picture.numpy().tobytes(), digest_size=16, key=f"{width}x{height}".encode())
+    return Look(True, (width, height), pixels.hexdigest())
+
+
+def findings(manifest: Manifest, seen: Mapping[str, Look]) -> list[Finding]:
+    """All that is wrong or worth knowing; errors first.
+
+    Args:
+        manifest: The pictures.
+        seen: What `looks` saw of each file.
+    """
+    return [
+        *_of_files(seen),
+        *_of_copies(manifest, seen),
+        *_of_classes(manifest.table),
+        *_of_queries(manifest.table),
+    ]
+
+
+def _of_files(seen: Mapping[str, Look]) -> Iterator[Finding]:
+    missing = [path for path, look in seen.items() if not look.there]
+    if missing:
+        yield Finding(f"{len(missing):,} picture files are missing: {listed(missing)}", error=True)
+    broken = [path for path, look in seen.items() if look.there and look.size is None]
+    if broken:
+        yield Finding(f"{len(broken):,} picture files can't be read: {listed(broken)}", error=True)
+
+
+def _of_copies(manifest: Manifest, seen: Mapping[str, Look]) -> Iterator[Finding]:
+    """Pictures with the same pixels: within a class, between classes, and on both sides of the test."""
+    paths = [str(path) for path in manifest.paths()]
+    content = pl.Series([seen[path].content for path in paths], dtype=pl.String)
+    held_out = pl.col("split") != "train"
+    groups = (
+        manifest.table.select("label", held_out.alias("held_out"))
+        .with_columns(content.alias("content"), pl.Series("file", paths, dtype=pl.String))
+        .filter(pl.col("content") != "")
+        .unique(["file", "label", "held_out"], maintain_order=True)
+        .group_by("content", maintain_order=True)
+        .agg("file", pl.col("file").n_unique().alias("files"), pl.col("label").n_unique().alias("labels"),
+             pl.col("held_out").n_unique().alias("sides"))
+        .filter(pl.col("files") > 1)
+    )  # fmt: skip
+    for which, what in (
+        (pl.lit(True), "pictures are copies of others, pixel by pixel"),
+        (pl.col("labels") > 1, "of these have a copy with another label"),
+        (pl.col("sides") > 1, "of these have a copy on the other side of training and test"),
+    ):
+        chosen = groups.filter(which)
+        if len(chosen):
+            first = listed(chosen["file"][0].to_list())
+            yield Finding(f"{chosen['files'].sum():,} {what}: {first}")
+
+
+def _of_classes(table: pl.DataFrame) -> Iterator[Finding]:
+    for split, consequence in (
+        ("train", "they have no positive pair in a batch but the picture with itself"),
+        ("test", "its query finds no positive"),
+    ):
+        of_split = table.filter(pl.col("split") == split)
+        single = of_split.group_by("label", maintain_order=True).len().filter(pl.col("len") == 1)["label"]
+        if len(single):
+            counted = f"{split}: {len(single):,} classes have one picture ({listed(single)})"
+            yield Finding(f"{counted}: {consequence}")
+    trained = set(table.filter(pl.col("split") == "train")["label"])
+    held_out = set(table.filter(pl.col("split") != "train")["label"])
+    if shared := sorted(trained & held_out):
+        yield Finding(
+            f"{len(shared):,} classes are both in train and in the test ({listed(shared)}): the test is not "
+            f"on unseen classes"
+        )
+
+
+def _of_queries(table: pl.DataFrame) -> Iterator[Finding]:
+    """Queries that find nothing: no gallery picture of their class, or none from another camera."""
+    queries = table.filter(pl.col("split") == "query").with_row_index("query")
+    gallery = table.filter(pl.col("split") == "gallery")
+    if bool(len(queries)) != bool(len(gallery)):
+        there, absent = ("query", "gallery") if len(queries) else ("gallery", "query")
+        yield Finding(f"there are pictures of the split {there}, but none of {absent}", error=True)
+        return
+    pairs = queries.select("query", "label").join(
+        gallery.select("label").unique(), on="label", how="semi"
+    )["query"]  # fmt: skip
+    alone = queries.filter(~pl.col("query").is_in(pairs.implode()))
+    if len(alone):
+        yield Finding(
+            f"{len(alone):,} queries have no picture of their class in the gallery: {listed(alone['path'])}"
+        )
+    if "camera" in table.columns:
+        seen = gallery.select("label", "camera").unique()
+        others = queries.join(seen, on="label").filter(pl.col("camera").ne_missing(pl.col("camera_right")))
+        same = queries.filter(
+            pl.col("query").is_in(pairs.implode()) & ~pl.col("query").is_in(others["query"].implode())
+        )
+        if len(same):
+            yield Finding(
+                f"{len(same):,} queries have no picture of their class from another camera in the gallery: "
+                f"{listed(same['path'])}"
+            )
+        without = table["camera"].null_count()
+        if without:
+            yield Finding(f"{without:,} pictures have no camera")
