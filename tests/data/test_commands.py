@@ -58,7 +58,7 @@ def test_import(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "all": ["12", "6", "1", "2", "3", "3"],
     }
     assert "train: 12,936 images of 751 ids published, 7 of 3 found" in text
-    assert "gallery: 1 junk pictures (id -1) were left out" in text
+    assert "gallery: junk (id -1) left out: 1 pictures" in text
     assert f"written to {output}" in text
     Manifest.read(output).check_files()
     # beside the pictures the paths are relative, so that the folder can be moved
@@ -128,8 +128,8 @@ def test_check_of_files(manifest: Path, capsys: pytest.CaptureFixture[str]) -> N
     (root / "query" / "0005_c1s1_1.png").write_bytes(whole[: len(whole) // 2])
     (train / "0001_c1s1_1.png").write_text("a page that says 404")
     text = said(capsys, "check", manifest, code=1)
-    assert f"error: 1 picture files are missing: {root / 'query' / '0004_c1s1_1.png'}\n" in text
-    assert f"error: 2 picture files can't be read: {train / '0001_c1s1_1.png'}" in text
+    assert f"error: missing picture files: 1 ({root / 'query' / '0004_c1s1_1.png'})\n" in text
+    assert f"error: picture files that can't be read: 2 ({train / '0001_c1s1_1.png'}" in text
     assert f"circlet data: {manifest}: errors of 2 kinds, which are named above\n" in text
 
 
@@ -141,9 +141,12 @@ def test_check_of_copies(manifest: Path, capsys: pytest.CaptureFixture[str]) -> 
     (train / "0003_c1s1_1.png").write_bytes((train / "0002_c1s1_1.png").read_bytes())
     (test / "0000_c3s1_1.png").write_bytes((train / "0002_c1s1_1.png").read_bytes())
     text = said(capsys, "check", manifest)
-    assert f"found: 5 pictures are copies of others, pixel by pixel: {train / '0001_c1s1_1.png'}" in text
-    assert f"found: 3 of these have a copy with another label: {train / '0002_c1s1_1.png'}" in text
-    assert f"found: 3 of these have a copy on the other side of training and test: {train}" in text
+    assert (
+        f"found: pictures that are copies of others, pixel by pixel: 5 (first {train / '0001_c1s1_1.png'}"
+        in text
+    )
+    assert f"found: of these, with a copy under another label: 3 (first {train / '0002_c1s1_1.png'}" in text
+    assert f"found: of these, with a copy on the other side of training and test: 3 (first {train}" in text
     assert text.endswith("no errors\n")
 
 
@@ -153,10 +156,10 @@ def test_check_of_classes(manifest: Path, capsys: pytest.CaptureFixture[str]) ->
     changed = table.with_columns(chosen.then(pl.lit("4")).otherwise(pl.col("label")).alias("label"))
     changed.write_csv(manifest)
     text = said(capsys, "check", manifest)
-    assert "found: train: 2 classes have one picture (4, 2): they have no positive pair" in text
-    assert "found: 1 classes are both in train and in the test (4): the test is not on unseen classes" in text
+    assert "found: train: classes with one picture: 2 (4, 2); they have no positive pair" in text
+    assert "found: classes both in train and in the test: 1 (4); the test is not on unseen classes" in text
     table.with_columns(split=pl.lit("test")).write_csv(manifest)
-    assert "found: test: 1 classes have one picture (0): its query finds no positive" in said(
+    assert "found: test: classes with one picture: 1 (0); as a query it finds no positive" in said(
         capsys, "check", manifest
     )
 
@@ -170,8 +173,8 @@ def test_check_of_queries(manifest: Path, capsys: pytest.CaptureFixture[str]) ->
         manifest
     )
     text = said(capsys, "check", manifest)
-    assert "1 queries have no picture of their class in the gallery: query/0005_c1s1_1.png\n" in text
-    assert "from another camera in the gallery: query/0004_c1s1_1.png\n" in text
+    assert "queries without a picture of their class in the gallery: 1 (query/0005_c1s1_1.png)\n" in text
+    assert "has from their own camera alone: 1 (query/0004_c1s1_1.png)\n" in text
     table.drop("camera").write_csv(manifest)
     assert "found: " not in said(capsys, "check", manifest)
     table.filter(pl.col("split") != "gallery").write_csv(manifest)
@@ -216,6 +219,6 @@ def test_a_real_copy_is_found(
     Manifest(braille, whole.root).write(tmp_path / "braille.csv")
     text = said(capsys, "check", tmp_path / "braille.csv")
     assert re.search(
-        r"found: 2 pictures are copies of others.*character01/0192_03\.png, .*character01/0192_19\.png\n",
+        r"copies of others, pixel by pixel: 2 .*character01/0192_03\.png, .*character01/0192_19\.png\)\n",
         text,
     )

@@ -77,13 +77,18 @@ def findings(manifest: Manifest, seen: Mapping[str, Look]) -> list[Finding]:
     ]
 
 
+def _some(cases: Sequence[str] | pl.Series) -> str:
+    """How many there are, and the first ones."""
+    return f"{len(cases):,} ({listed(cases)})"
+
+
 def _of_files(seen: Mapping[str, Look]) -> Iterator[Finding]:
     missing = [path for path, look in seen.items() if not look.there]
     if missing:
-        yield Finding(f"{len(missing):,} picture files are missing: {listed(missing)}", error=True)
+        yield Finding(f"missing picture files: {_some(missing)}", error=True)
     broken = [path for path, look in seen.items() if look.there and look.size is None]
     if broken:
-        yield Finding(f"{len(broken):,} picture files can't be read: {listed(broken)}", error=True)
+        yield Finding(f"picture files that can't be read: {_some(broken)}", error=True)
 
 
 def _of_copies(manifest: Manifest, seen: Mapping[str, Look]) -> Iterator[Finding]:
@@ -102,32 +107,30 @@ def _of_copies(manifest: Manifest, seen: Mapping[str, Look]) -> Iterator[Finding
         .filter(pl.col("files") > 1)
     )  # fmt: skip
     for which, what in (
-        (pl.lit(True), "pictures are copies of others, pixel by pixel"),
-        (pl.col("labels") > 1, "of these have a copy with another label"),
-        (pl.col("sides") > 1, "of these have a copy on the other side of training and test"),
+        (pl.lit(True), "pictures that are copies of others, pixel by pixel"),
+        (pl.col("labels") > 1, "of these, with a copy under another label"),
+        (pl.col("sides") > 1, "of these, with a copy on the other side of training and test"),
     ):
         chosen = groups.filter(which)
         if len(chosen):
             first = listed(chosen["file"][0].to_list())
-            yield Finding(f"{chosen['files'].sum():,} {what}: {first}")
+            yield Finding(f"{what}: {chosen['files'].sum():,} (first {first})")
 
 
 def _of_classes(table: pl.DataFrame) -> Iterator[Finding]:
     for split, consequence in (
         ("train", "they have no positive pair in a batch but the picture with itself"),
-        ("test", "its query finds no positive"),
+        ("test", "as a query it finds no positive"),
     ):
         of_split = table.filter(pl.col("split") == split)
         single = of_split.group_by("label", maintain_order=True).len().filter(pl.col("len") == 1)["label"]
         if len(single):
-            counted = f"{split}: {len(single):,} classes have one picture ({listed(single)})"
-            yield Finding(f"{counted}: {consequence}")
+            yield Finding(f"{split}: classes with one picture: {_some(single)}; {consequence}")
     trained = set(table.filter(pl.col("split") == "train")["label"])
     held_out = set(table.filter(pl.col("split") != "train")["label"])
     if shared := sorted(trained & held_out):
         yield Finding(
-            f"{len(shared):,} classes are both in train and in the test ({listed(shared)}): the test is not "
-            f"on unseen classes"
+            f"classes both in train and in the test: {_some(shared)}; the test is not on unseen classes"
         )
 
 
@@ -144,9 +147,7 @@ def _of_queries(table: pl.DataFrame) -> Iterator[Finding]:
     )["query"]  # fmt: skip
     alone = queries.filter(~pl.col("query").is_in(pairs.implode()))
     if len(alone):
-        yield Finding(
-            f"{len(alone):,} queries have no picture of their class in the gallery: {listed(alone['path'])}"
-        )
+        yield Finding(f"queries without a picture of their class in the gallery: {_some(alone['path'])}")
     if "camera" in table.columns:
         seen = gallery.select("label", "camera").unique()
         others = queries.join(seen, on="label").filter(pl.col("camera").ne_missing(pl.col("camera_right")))
@@ -155,9 +156,8 @@ def _of_queries(table: pl.DataFrame) -> Iterator[Finding]:
         )
         if len(same):
             yield Finding(
-                f"{len(same):,} queries have no picture of their class from another camera in the gallery: "
-                f"{listed(same['path'])}"
+                f"queries whose class the gallery has from their own camera alone: {_some(same['path'])}"
             )
         without = table["camera"].null_count()
         if without:
-            yield Finding(f"{without:,} pictures have no camera")
+            yield Finding(f"pictures without a camera: {without:,}")

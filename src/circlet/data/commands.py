@@ -122,7 +122,7 @@ def _check(arguments: Sequence[str]) -> None:
     seen = dict(zip(paths, _watched(paths), strict=True))
     found = findings(manifest, seen)
     _say(_counted(manifest, str(given.manifest)))
-    _say(*manifest.notes, _sizes(seen.values()))
+    _say(_sizes(seen.values()))
     _say(*(f"{'error' if finding.error else 'found'}: {finding.text}" for finding in found))
     errors = sum(finding.error for finding in found)
     if errors:

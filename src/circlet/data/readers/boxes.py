@@ -25,7 +25,8 @@ def bounding_boxes(root: Path, published: Published) -> Manifest:
     """A manifest of the three folders, whose file names hold the id and the camera.
 
     Pictures of the id -1 (junk: bad detections) are left out and counted. Those of the id 0 (distractors:
-    people without an id) stay. Files that are no pictures, such as Thumbs.db, are passed over and counted.
+    people without an id) stay. Files that are no pictures, such as Thumbs.db, and hidden
+    ones are passed over and counted.
 
     Raises:
         CircletError: A picture's name holds no id and camera.
@@ -36,7 +37,7 @@ def bounding_boxes(root: Path, published: Published) -> Manifest:
         marks: Counter[str] = Counter()
         others = []
         for file in sorted((root / folder).iterdir()):
-            if file.suffix.lower() not in EXTENSIONS:
+            if file.suffix.lower() not in EXTENSIONS or file.name.startswith("."):
                 others.append(file.name)
                 continue
             named = id_and_camera(file.name)
@@ -49,18 +50,12 @@ def bounding_boxes(root: Path, published: Published) -> Manifest:
             if named[0] != JUNK:
                 rows.add(f"{folder}/{file.name}", named[0], split, named[1])
         if marks[JUNK]:
-            notes.append(f"{split}: {marks[JUNK]:,} junk pictures (id -1) were left out")
+            notes.append(f"{split}: junk (id -1) left out: {marks[JUNK]:,} pictures")
         if marks[DISTRACTOR]:
-            notes.append(
-                f"{split}: {marks[DISTRACTOR]:,} pictures have the id 0"
-                + (
-                    ", which is nobody's: they stay, as distractors"
-                    if split == "gallery"
-                    else ", which marks distractors in a gallery: here it is a class"
-                )
-            )
+            meaning = "distractors (id 0), nobody's, which stay"
+            if split != "gallery":
+                meaning = "of the id 0, which marks distractors in a gallery, but is a class here"
+            notes.append(f"{split}: {meaning}: {marks[DISTRACTOR]:,} pictures")
         if others:
-            notes.append(
-                f"{split}: {len(others):,} files that are no pictures were passed over ({listed(others)})"
-            )
+            notes.append(f"{split}: no pictures, and passed over: {len(others):,} files ({listed(others)})")
     return rows.manifest(published, notes)

@@ -51,6 +51,6 @@ class CUB200(DataSource):
             elif label in names:
                 split = "train" if int(label) <= _TRAINED else "test"
                 rows.add(f"images/{line[2]}", names[label], split, place=place)
-        for image in class_of.keys() - images:
+        for image in (image for image in class_of if image not in images):
             rows.fault(f"{of_class} gives image {image} a class, but images.txt has no such image")
         return rows.manifest(_PUBLISHED)
