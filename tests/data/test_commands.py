@@ -11,6 +11,8 @@ from torchvision.io import write_png
 
 from circlet.cli import main
 from circlet.data import Manifest, Omniglot
+from circlet.data.readers.face_records import FaceRecords
+from circlet.data.records import write_records
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
@@ -129,7 +131,7 @@ def test_check_of_files(manifest: Path, capsys: pytest.CaptureFixture[str]) -> N
     (train / "0001_c1s1_1.png").write_text("a page that says 404")
     text = said(capsys, "check", manifest, code=1)
     assert f"error: missing picture files: 1 ({root / 'query' / '0004_c1s1_1.png'})\n" in text
-    assert f"error: picture files that can't be read: 2 ({train / '0001_c1s1_1.png'}" in text
+    assert f"error: pictures that can't be read: 2 ({train / '0001_c1s1_1.png'}" in text
     assert f"circlet data: {manifest}: errors of 2 kinds, which are named above\n" in text
 
 
@@ -181,6 +183,33 @@ def test_check_of_queries(manifest: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "error: there are pictures of the split query, but none of gallery" in said(
         capsys, "check", manifest, code=1
     )
+
+
+def test_records_and_pairs(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pictures in a record file are told apart by the byte where they begin."""
+    first, second = sorted((people / "bounding_box_train").iterdir())[:2]
+    broken = second.read_bytes()[:100]
+    held = [(first.read_bytes(), 0), (second.read_bytes(), 0), (first.read_bytes(), 1), (broken, 1)]
+    write_records(tmp_path / "faces", held)
+    manifest = FaceRecords(str(tmp_path / "faces")).manifest()
+    manifest.write(tmp_path / "faces" / "m.parquet")
+    text = said(capsys, "check", tmp_path / "faces" / "m.parquet", code=1)
+    places = [f"{path}, byte {offset}" for path, offset in manifest.places()]
+    assert f"error: pictures that can't be read: 1 ({places[3]})\n" in text
+    assert f"copies of others, pixel by pixel: 2 (first {places[0]}, {places[2]})\n" in text
+    assert "with a copy under another label: 2" in text
+    said(capsys, "show", tmp_path / "faces" / "m.parquet", "--output", tmp_path / "sheet.png")
+    rows = {
+        "path": list("abc"),
+        "label": list("abc"),
+        "split": ["test"] * 3,
+        "pair": [1, 1, 2],
+        "same": [0, 0, 1],
+    }
+    pl.DataFrame(rows).write_parquet(tmp_path / "pairs.parquet")
+    text = said(capsys, "check", tmp_path / "pairs.parquet", code=1)
+    assert "error: 1 of 2 pairs don't stand in two rows, the first one is pair 2" in text
+    assert "classes with one picture" not in text
 
 
 def test_show(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

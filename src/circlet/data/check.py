@@ -12,6 +12,10 @@ from torchvision.io import ImageReadMode
 
 from circlet.data.decoding import decoded
 from circlet.data.manifest import Manifest, listed
+from circlet.errors import CircletError
+
+Place = tuple[str, int | None]
+"""A file, and the byte at which the picture's record begins if it is a record file."""
 
 _AT_ONCE = 1024
 
@@ -44,17 +48,18 @@ class Finding:
     error: bool = False
 
 
-def looks(paths: Sequence[str]) -> Iterator[Look]:
-    """Read picture files as training does, in as many threads as there are processors; in their order."""
+def looks(places: Sequence[Place]) -> Iterator[Look]:
+    """Read pictures as training does, in as many threads as there are processors; in their order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), _AT_ONCE):
-            yield from pool.map(_look, paths[start : start + _AT_ONCE])
+        for start in range(0, len(places), _AT_ONCE):
+            yield from pool.map(_look, places[start : start + _AT_ONCE])
 
 
-def _look(path: str) -> Look:
+def _look(place: Place) -> Look:
+    path, offset = place
     if not Path(path).is_file():
         return Look(there=False)
-    picture = decoded(path, ImageReadMode.RGB)
+    picture = decoded(path, ImageReadMode.RGB, offset)
     if picture is None:
         return Look(there=True)
     height, width = picture.shape[1:]
@@ -62,18 +67,19 @@ def _look(path: str) -> Look:
     return Look(True, (width, height), pixels.hexdigest())
 
 
-def findings(manifest: Manifest, seen: Mapping[str, Look]) -> list[Finding]:
-    """All that is wrong or worth knowing; errors first.
+def findings(manifest: Manifest, seen: Mapping[Place, Look]) -> list[Finding]:
+    """All that is wrong or worth knowing.
 
     Args:
         manifest: The pictures.
-        seen: What `looks` saw of each file.
+        seen: What `looks` saw of each of its places.
     """
     return [
         *_of_files(seen),
         *_of_copies(manifest, seen),
         *_of_classes(manifest.table),
         *_of_queries(manifest.table),
+        *_of_pairs(manifest),
     ]
 
 
@@ -82,30 +88,43 @@ def _some(cases: Sequence[str] | pl.Series) -> str:
     return f"{len(cases):,} ({listed(cases)})"
 
 
-def _of_files(seen: Mapping[str, Look]) -> Iterator[Finding]:
-    missing = [path for path, look in seen.items() if not look.there]
+def _named(place: Place) -> str:
+    path, offset = place
+    return path if offset is None else f"{path}, byte {offset}"
+
+
+def _of_files(seen: Mapping[Place, Look]) -> Iterator[Finding]:
+    missing = list(dict.fromkeys(path for (path, _), look in seen.items() if not look.there))
     if missing:
         yield Finding(f"missing picture files: {_some(missing)}", error=True)
-    broken = [path for path, look in seen.items() if look.there and look.size is None]
+    broken = [_named(place) for place, look in seen.items() if look.there and look.size is None]
     if broken:
-        yield Finding(f"picture files that can't be read: {_some(broken)}", error=True)
+        yield Finding(f"pictures that can't be read: {_some(broken)}", error=True)
 
 
-def _of_copies(manifest: Manifest, seen: Mapping[str, Look]) -> Iterator[Finding]:
+def _of_copies(manifest: Manifest, seen: Mapping[Place, Look]) -> Iterator[Finding]:
     """Pictures with the same pixels: within a class, between classes, and on both sides of the test."""
-    paths = [str(path) for path in manifest.paths()]
-    content = pl.Series([seen[path].content for path in paths], dtype=pl.String)
-    held_out = pl.col("split") != "train"
+    places = manifest.places()
+    rows = pl.DataFrame(
+        {
+            "content": [seen[place].content for place in places],
+            "picture": [_named(place) for place in places],
+            "label": manifest.table["label"],
+            "held_out": manifest.table["split"] != "train",
+        },
+        schema_overrides={"content": pl.String, "picture": pl.String},
+    )
     groups = (
-        manifest.table.select("label", held_out.alias("held_out"))
-        .with_columns(content.alias("content"), pl.Series("file", paths, dtype=pl.String))
-        .filter(pl.col("content") != "")
-        .unique(["file", "label", "held_out"], maintain_order=True)
+        rows.filter(pl.col("content") != "")
         .group_by("content", maintain_order=True)
-        .agg("file", pl.col("file").n_unique().alias("files"), pl.col("label").n_unique().alias("labels"),
-             pl.col("held_out").n_unique().alias("sides"))
-        .filter(pl.col("files") > 1)
-    )  # fmt: skip
+        .agg(
+            pl.col("picture").unique(maintain_order=True),
+            pl.col("picture").n_unique().alias("pictures"),
+            pl.col("label").n_unique().alias("labels"),
+            pl.col("held_out").n_unique().alias("sides"),
+        )
+        .filter(pl.col("pictures") > 1)
+    )
     for which, what in (
         (pl.lit(True), "pictures that are copies of others, pixel by pixel"),
         (pl.col("labels") > 1, "of these, with a copy under another label"),
@@ -113,16 +132,18 @@ def _of_copies(manifest: Manifest, seen: Mapping[str, Look]) -> Iterator[Finding
     ):
         chosen = groups.filter(which)
         if len(chosen):
-            first = listed(chosen["file"][0].to_list())
-            yield Finding(f"{what}: {chosen['files'].sum():,} (first {first})")
+            first = listed(chosen["picture"][0].to_list())
+            yield Finding(f"{what}: {chosen['pictures'].sum():,} (first {first})")
 
 
 def _of_classes(table: pl.DataFrame) -> Iterator[Finding]:
+    # Pairs to be verified need no other picture of their class.
+    in_pair = pl.col("pair").is_not_null() if "pair" in table.columns else pl.lit(False)
     for split, consequence in (
         ("train", "they have no positive pair in a batch but the picture with itself"),
         ("test", "as a query it finds no positive"),
     ):
-        of_split = table.filter(pl.col("split") == split)
+        of_split = table.filter((pl.col("split") == split) & ~in_pair)
         single = of_split.group_by("label", maintain_order=True).len().filter(pl.col("len") == 1)["label"]
         if len(single):
             yield Finding(f"{split}: classes with one picture: {_some(single)}; {consequence}")
@@ -161,3 +182,11 @@ def _of_queries(table: pl.DataFrame) -> Iterator[Finding]:
         without = table["camera"].null_count()
         if without:
             yield Finding(f"pictures without a camera: {without:,}")
+
+
+def _of_pairs(manifest: Manifest) -> Iterator[Finding]:
+    if "pair" in manifest.table.columns:
+        try:
+            manifest.pairs()
+        except CircletError as error:
+            yield Finding(str(error), error=True)

@@ -31,7 +31,7 @@ from circlet.data import (
     StanfordOnlineProducts,
     VeRi776,
 )
-from circlet.data.check import Look, findings, looks
+from circlet.data.check import Look, Place, findings, looks
 from circlet.data.contact_sheet import contact_sheet
 from circlet.data.manifest import SPLITS
 from circlet.data.summary import counts
@@ -118,8 +118,8 @@ def _check(arguments: Sequence[str]) -> None:
     parser.add_argument("manifest", type=Path, help="Parquet or CSV")
     given = parser.parse_args(arguments)
     manifest = Manifest.read(given.manifest)
-    paths = list(dict.fromkeys(str(path) for path in manifest.paths()))
-    seen = dict(zip(paths, _watched(paths), strict=True))
+    places = list(dict.fromkeys(manifest.places()))
+    seen = dict(zip(places, _watched(places), strict=True))
     found = findings(manifest, seen)
     _say(_counted(manifest, str(given.manifest)))
     _say(_sizes(seen.values()))
@@ -153,10 +153,10 @@ def _show(arguments: Sequence[str]) -> None:
     if not len(manifest):
         raise CircletError(f"{given.manifest} has no picture of the split {' or '.join(given.split)}")
     _say(_counted(manifest, str(given.manifest)))
-    paths = sorted({str(path) for path in manifest.paths()})
-    drawn = torch.randperm(len(paths), generator=torch.Generator().manual_seed(given.seed))[:_SIZED].tolist()
-    sizes = _sizes(list(looks([paths[place] for place in drawn])))
-    _say(sizes + (f"; {_SIZED:,} pictures drawn by chance" if len(paths) > _SIZED else ""))
+    places = list(dict.fromkeys(manifest.places()))
+    drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(given.seed))[:_SIZED].tolist()
+    sizes = _sizes(list(looks([places[number] for number in drawn])))
+    _say(sizes + (f"; {_SIZED:,} pictures drawn by chance" if len(places) > _SIZED else ""))
     if given.output is not None:
         sheet = contact_sheet(
             manifest,
@@ -174,10 +174,12 @@ def _show(arguments: Sequence[str]) -> None:
         _say(f"written to {given.output}")
 
 
-def _watched(paths: Sequence[str]) -> Iterable[Look]:
-    """The looks at the files, with a bar on a terminal."""
+def _watched(places: Sequence[Place]) -> Iterable[Look]:
+    """The looks at the pictures, with a bar on a terminal."""
     console = Console(stderr=True)
-    return track(looks(paths), "reading", total=len(paths), console=console, disable=not sys.stderr.isatty())
+    return track(
+        looks(places), "reading", total=len(places), console=console, disable=not sys.stderr.isatty()
+    )
 
 
 def _counted(manifest: Manifest, title: str) -> Table:

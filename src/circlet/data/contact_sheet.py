@@ -76,7 +76,7 @@ def _paste(
     left, top = at
     values = manifest.table.row(index, named=True)
     pen.rectangle((left, top, left + size - 1, top + size - 1), fill=_CELL)
-    picture = decoded(str(manifest.root / values["path"]), ImageReadMode.RGB)
+    picture = decoded(str(manifest.root / values["path"]), ImageReadMode.RGB, values.get("offset"))
     if picture is None:
         pen.text((left + 4, top + 4), "can't be read", "#b00020", _font(11))
     else:

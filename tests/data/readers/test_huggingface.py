@@ -109,11 +109,11 @@ def test_pictures_that_are_files_stay_where_they_are(tmp_path: Path, datasets: A
 
 
 def test_broken_rows(tmp_path: Path, datasets: Any) -> None:
-    tiff = {"image": {"bytes": b"II*\x00 a TIFF", "path": "1.tiff"}, "label": "a"}
+    text = {"image": {"bytes": b"a text", "path": "1.tiff"}, "label": "a"}
     label = datasets.Value("string")
-    made = of_rows(datasets, [tiff], tmp_path / "made", image=datasets.Image(), label=label)
-    made.save_to_disk(str(tmp_path / "tiff"))
-    message = refusal(HuggingFaceDataset(str(tmp_path / "tiff")))
-    assert "tiff, split train, row 0: the picture is none of PNG, JPEG, GIF and WebP" in message
+    made = of_rows(datasets, [text], tmp_path / "made", image=datasets.Image(), label=label)
+    made.save_to_disk(str(tmp_path / "text"))
+    message = refusal(HuggingFaceDataset(str(tmp_path / "text")))
+    assert "text, split train, row 0: the picture is none of .bmp, .gif, .jpg" in message
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path / 'empty'} can't be loaded" in refusal(HuggingFaceDataset(str(tmp_path / "empty")))

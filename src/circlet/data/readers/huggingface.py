@@ -11,7 +11,17 @@ from circlet.data.sources import DataSource
 from circlet.errors import CircletError
 
 # How the bytes of the formats that are read begin.
-_ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp"}
+_ENDINGS = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"RIFF": ".webp",
+    b"P5": ".pgm",
+    b"P6": ".ppm",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
 
 
 class HuggingFaceDataset(DataSource):
@@ -150,7 +160,11 @@ def _paths(part: Any, column: str, place: str) -> list[str]:
                     (_ENDINGS[start] for start in _ENDINGS if (data or b"").startswith(start)), None
                 )
                 if data is None or ending is None:
-                    what = "is none of PNG, JPEG, GIF and WebP" if data else f"is not there ({path})"
+                    what = (
+                        f"is none of {', '.join(sorted(set(_ENDINGS.values())))}"
+                        if data
+                        else f"is not there ({path})"
+                    )
                     raise CircletError(f"{place}, row {row}: the picture {what}")
                 names.append(f"{row}{ending}")
                 (temporary / names[-1]).write_bytes(data)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from circlet.data.manifest import Manifest
+from circlet.data.readers.lists import list_lines
 from circlet.data.readers.published import Published
 from circlet.errors import CircletError
 
@@ -30,7 +31,7 @@ class Rows:
 
         Args:
             file: Text in UTF-8.
-            pattern: A regular expression for the whole line without the blanks around it. A line that does
+            pattern: A regular expression for the whole line, without the blanks around it. A line that does
                 not match is a fault.
             form: How a line looks, for the message.
             header: Words of the first line, which is then no row.
@@ -38,21 +39,16 @@ class Rows:
         Raises:
             CircletError: The file can't be read, or its header is another one.
         """
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CircletError(f"{file} can't be read: {error}") from error
-        lines = list(enumerate(text.splitlines(), start=1))
+        lines = list_lines(file)
         if header is not None:
-            found = lines[0][1] if lines else ""
+            number, found = next(lines, (1, ""))
             if found.split() != header.split():
-                raise CircletError(f"{file}, line 1: the header is {found!r}, but it should be {header!r}")
-            lines = lines[1:]
+                raise CircletError(
+                    f"{file}, line {number}: the header is {found!r}, but it should be {header!r}"
+                )
         for number, line in lines:
-            if not line.strip():
-                continue
             place = f"{file}, line {number}"
-            if match := re.fullmatch(pattern, line.strip()):
+            if match := re.fullmatch(pattern, line):
                 yield place, match
             else:
                 self.fault(f"{place}: {line!r} is not {form}")
