@@ -117,10 +117,13 @@ class BNInception(Backbone):
             pool = functional.max_pool2d if name == "inception_5b" else functional.avg_pool2d
             branches.append(self._convolved(f"{name}_pool_proj", pool(features, 3, stride=1, padding=1)))
         else:
-            branches.append(_halved(features))
+            # Convolutions round an odd side up, the pooling rounds it down: the network was made for 224 and
+            # 227 px, where no side is odd here. Behind a ReLU zeros never are the maximum.
+            height, width = features.shape[2:]
+            branches.append(_halved(functional.pad(features, (0, width % 2, 0, height % 2))))
         return torch.cat(branches, dim=1)
 
 
 def _halved(features: Tensor) -> Tensor:
-    # Caffe rounds up; 3 x 3 convolutions of stride 2 with a padding of 1 give the same size.
+    # Caffe rounds up.
     return functional.max_pool2d(features, 3, stride=2, ceil_mode=True)

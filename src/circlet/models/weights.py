@@ -69,8 +69,8 @@ def load_weights(
     unknown = [name for name in weights if name not in wanted]
     if missing or unknown:
         raise CircletError(
-            f"the weights {source!r} do not fit the model: of its {len(wanted)} tensors {len(missing)} are "
-            f"missing in the file{_colon(missing)}, and {len(unknown)} of the file are unknown to the "
+            f"the weights {source!r} do not fit the model: {len(missing)} of its {len(wanted)} tensors not in "
+            f"the file{_colon(missing)}, {len(unknown)} of the file's {len(weights)} not in the "
             f"model{_colon(unknown)}"
         )
     for layer in first_layers:
@@ -88,7 +88,7 @@ def load_weights(
     ]
     if others:
         raise CircletError(
-            f"the weights {source!r} do not fit the model: {len(others)} of its {len(wanted)} tensors have "
+            f"the weights {source!r} do not fit the model: {len(others)} of its {len(wanted)} tensors in "
             f"another shape: {listed(others)}"
         )
     module.load_state_dict(weights, strict=False)  # the names were compared above
@@ -101,4 +101,4 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _colon(names: Sequence[str]) -> str:
-    return f" ({listed(names)})" if names else ""
+    return f": {listed(names)}" if names else ""
