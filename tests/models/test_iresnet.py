@@ -94,10 +94,8 @@ def test_a_published_file_gives_the_published_embedding(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     path = tmp_path / "backbone.pth"
     torch.save(in_published_names(face_embedder(18)), path)
-    with pytest.raises(
-        CircletError,
-        match=r" 120 of its 331 tensors not .*: backbone\.layer1\.2\.bn1.weight, .*\.\.\., 0 of the file's 187 not in the model$",
-    ):
+    said = r" 120 of its 331 tensors not .*: backbone\.layer1\.2\.bn1\.weight.*, 0 of the file's 187 not in"
+    with pytest.raises(CircletError, match=said):
         load_arcface_weights(face_embedder(34), str(path))
     other_neck = Embedder(IResNet(18), FlattenPooling(7, 7), LinearNeck(512))
     with pytest.raises(CircletError, match=r"FaceNeck\(\)\), but this embedder has IResNet and LinearNeck"):

@@ -88,8 +88,12 @@ def test_efficientnet_lite0_of_its_package() -> None:
     ("names", "backbone", "said"),
     [
         # timm's efficientnet_lite0 pads otherwise: the features would be others, and no name would tell.
-        (["_conv_stem.weight"], "efficientnet_lite0", r"'tf_efficientnet_lite0' or .*'efficientnet_lite0'$"),
-        (["features.0.0.weight", "features.18.0.weight"], "resnet18", "which fit .*'mobilenetv2_100'"),
+        (
+            ["_conv_stem.weight"],
+            "efficientnet_lite0",
+            r"backbone tf_efficientnet_lite0, .*'efficientnet_lite0'$",
+        ),
+        (["features.0.0.weight", "features.18.0.weight"], "resnet18", "which fit .*mobilenetv2_100, but"),
         (
             ["_conv_stem.weight", "_blocks.0._se.weight"],
             "tf_efficientnet_lite0",

@@ -80,6 +80,7 @@ class Embedder(nn.Module):
         return [p for part in (self.pooling, self.neck) for p in part.parameters() if p.requires_grad]
 
     def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; frozen normalisations stay in the latter."""
         super().train(mode)
         if self.frozen_normalization:
             for layer in self._backbone_normalizations():

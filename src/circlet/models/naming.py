@@ -86,7 +86,7 @@ def _check_model(name: str, fitting: tuple[str, ...], naming: str, source: str) 
     if name not in fitting:
         raise CircletError(
             f"the weights {source!r} have the names of {naming}, which fit the backbone "
-            f"{' or '.join(map(repr, fitting))}, but this one is {name!r}"
+            f"{', '.join(fitting)}, but this one is {name!r}"
         )
 
 

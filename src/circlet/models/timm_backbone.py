@@ -112,8 +112,8 @@ def _load(model: Any, name: str, path: str, in_channels: int) -> None:
         model,
         weights,
         path,
-        left_out=tuple(f"{layer}." for layer in _names(settings["classifier"])),
-        first_layers=_names(settings["first_conv"]),
+        left_out=tuple(f"{layer}." for layer in _names(settings.get("classifier"))),
+        first_layers=_names(settings.get("first_conv")),
         in_channels=in_channels,
     )
 

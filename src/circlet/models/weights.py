@@ -56,8 +56,8 @@ def load_weights(
             as PyTorch before 0.4.1 had none, and vectors may have a first dimension of 1, as it had then.
         source: Where they come from, for errors.
         left_out: Beginnings of the names that are not needed: the classifier.
-        first_layers: Convolutions that see the pictures: their 3 colours are summed for in_channels = 1, and
-            repeated for other numbers, as timm does.
+        first_layers: Convolutions that see the pictures. Where they are for 3 colours and in_channels is
+            another number, the colours are summed (1) or repeated (more), as timm does.
         in_channels: Channels of the pictures that the module takes.
 
     Raises:
@@ -69,13 +69,13 @@ def load_weights(
     unknown = [name for name in weights if name not in wanted]
     if missing or unknown:
         raise CircletError(
-            f"the weights {source!r} do not fit the model: {len(missing)} of its {len(wanted)} tensors not in "
-            f"the file{_colon(missing)}, {len(unknown)} of the file's {len(weights)} not in the "
+            f"the weights {source!r} do not fit the model: {len(missing)} of its {len(wanted)} tensors not "
+            f"in the file{_colon(missing)}, {len(unknown)} of the file's {len(weights)} not in the "
             f"model{_colon(unknown)}"
         )
     for layer in first_layers:
         key = f"{layer}.weight"
-        if weights[key].shape[1] != in_channels:
+        if in_channels != 3 and weights[key].dim() == 4 and weights[key].shape[1] == 3:
             weights[key] = adapt_input_conv(in_channels, weights[key])
     weights = {
         name: value[0] if value.dim() == 2 and len(value) == 1 and wanted[name].dim() == 1 else value
