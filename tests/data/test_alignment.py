@@ -1,6 +1,7 @@
 """Alignment against Umeyama's own formula, least squares and scipy's interpolation."""
 
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
 
 from circlet.data import Manifest
 from circlet.data.alignment import (
@@ -187,3 +189,25 @@ def test_points_that_are_missing_are_named(wrong: float | None) -> None:
     value = pl.when(pl.col("path") == "1.png").then(pl.lit(wrong, pl.Float64)).otherwise(pl.col("x3"))
     with pytest.raises(CircletError, match=r"2 of 3 pictures have points .*: 1\.png, 2\.png\. Mend"):
         manifest_points(Manifest(table.with_columns(value.alias("x3")), Path()))
+
+
+def test_pupils_of_real_faces_come_to_the_template(shared_data: Path, tmp_path: Path) -> None:
+    # Points 0 and 1 of the 189 of each face are the pupils, 54 and 60 lie beside the tip of the nose, 87 and
+    # 93 are the corners of the mouth, in a picture of three times the size.
+    with zipfile.ZipFile(shared_data / "london102" / "london102_450.zip") as archive:
+        names = [name.removesuffix(".tem") for name in archive.namelist() if name.endswith(".tem")][:40]
+        aligned = []
+        for name in names:
+            lines = archive.read(f"{name}.tem").decode().splitlines()[1:190]
+            points = torch.tensor([[float(number) for number in line.split()] for line in lines]) / 3
+            nose = (points[54] + points[60]) / 2
+            five = torch.stack([points[0], points[1], nose, points[87], points[93]])
+            path = tmp_path / "face.jpg"
+            path.write_bytes(archive.read(f"{name}.jpg"))
+            aligned.append(align(decode_image(str(path), ImageReadMode.GRAY), five))
+    together = torch.stack(aligned).float().mean(dim=0)[0]
+    # In the mean of all faces the darkest place around an eye is the pupil.
+    for x, y in template()[:2].round().int().tolist():
+        window = together[y - 6 : y + 7, x - 6 : x + 7]
+        down, across = divmod(int(window.argmin()), 13)
+        assert math.hypot(down - 6, across - 6) <= 2

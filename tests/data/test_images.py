@@ -408,6 +408,8 @@ def test_faces_are_aligned(tmp_path: Path, cache: bool) -> None:
 def test_settings_that_do_not_fit_each_other(photos: Photos) -> None:
     with pytest.raises(CircletError, match=r"images\.align .* images\.resize_to = 128 .* leave one"):
         photos.dataset(size=112, align=True, resize_to=128)
+    with pytest.raises(CircletError, match=r"16 x 8 pixels: images\.size must be a multiple of 112"):
+        photos.dataset(align=True)
     with pytest.raises(CircletError, match=r"no x0, y0, x1 and 7 more: add them"):
         photos.dataset(size=112, align=True)
     turned = Photos(photos.manifest.with_rotations())

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.io import ImageReadMode
 
-from circlet.data.alignment import align, manifest_points
+from circlet.data.alignment import align, manifest_points, template
 from circlet.data.augmentation import Augmentation
 from circlet.data.boxes import NUMBERS
 from circlet.data.decoding import decoded
@@ -86,11 +86,13 @@ class ImageDataset(Dataset[Batch]):
         cache: bool = False,
     ) -> None:
         height, width = (size, size) if isinstance(size, int) else size
-        if align and resize_to is not None:
-            raise CircletError(
-                f"images.align brings faces to images.size at once, so that images.resize_to = {resize_to} "
-                f"has no place: leave one of the two out"
-            )
+        if align:
+            template((height, width))  # raises where there is none for this size
+            if resize_to is not None:
+                raise CircletError(
+                    f"images.align brings faces to images.size at once, so that images.resize_to = "
+                    f"{resize_to} has no place: leave one of the two out"
+                )
         self._framing = Framing((height, width), resize, resize_to)
         self._places = manifest.places()
         self._labels = manifest.label_ids()[0]

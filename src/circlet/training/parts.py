@@ -149,9 +149,15 @@ def image_dataset(recipe: Recipe, manifest: Manifest, *, training: bool) -> Imag
             f"the recipe reads pictures with images.channels = {recipe.images.channels}, but the backbone "
             f"takes in_channels = {expected}: make images.channels and embedder.backbone.in_channels equal"
         )
+    size = recipe.images.size
+    if recipe.evaluation.rotated_views and not isinstance(size, int) and size[0] != size[1]:
+        raise CircletError(
+            f"pictures of {size[0]} x {size[1]} pixels can't be turned by 90 degrees: set "
+            f"evaluation.rotated_views to false, or make images.size square"
+        )
     return ImageDataset(
         manifest,
-        size=recipe.images.size,
+        size=size,
         channels=recipe.images.channels,
         resize=recipe.images.resize,
         resize_to=recipe.images.resize_to,
