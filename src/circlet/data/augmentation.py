@@ -127,9 +127,10 @@ class Augmentation:
         shift = torch.stack([draw(-self.translation, self.translation) for _ in range(2)], dim=1)
         flipped = draw(0, 1) < self.horizontal_flip
         if not any((self.rotation, self.translation, self.shear, self.elastic)) and self.scale == (1, 1):
-            if not self.horizontal_flip:
-                return images
-            return torch.where(flipped[:, None, None, None], images.flip(3), images)
+            if flipped.any():
+                images = images.clone()
+                images[flipped] = images[flipped].flip(3)
+            return images
         # Where in the picture, from -1 to 1 each way, a place of the result comes from: as the map is one of
         # pixels, what goes from one axis to the other is scaled by the sides.
         height, width = images.shape[2:]

@@ -142,7 +142,7 @@ class ImageDataset(Dataset[Batch]):
             numbers = torch.rand(len(drawn), NUMBERS, generator=generator).tolist()
         pictures, readable = self._read(drawn, numbers)
         rows, broken = drawn[readable], drawn[~readable].tolist()
-        images = pictures.float() / 255
+        images = pictures.float().div_(255)
         if self._mirrored is not None:
             mirrored = self._mirrored[rows] == 1
             images[mirrored] = images[mirrored].flip(3)

@@ -60,7 +60,7 @@ class Normalization:
             images = images.flip(1)
         if self.scale != 1:
             images = images * self.scale
-        return (images - _by_channel(self.mean, images.device)) / _by_channel(self.std, images.device)
+        return (images - _by_channel(self.mean, images.device)).div_(_by_channel(self.std, images.device))
 
     def undone(self, images: Tensor) -> Tensor:
         """The pictures (batch, channels, height, width) before they were normalised."""
