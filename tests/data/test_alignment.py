@@ -16,13 +16,13 @@ from torchvision.io import ImageReadMode, decode_image
 
 from circlet.data import Manifest
 from circlet.data.alignment import (
-    POINT_COLUMNS,
     align,
     five_points,
     manifest_points,
     similarity_transform,
     template,
 )
+from circlet.data.manifest import POINT_COLUMNS
 from circlet.errors import CircletError
 
 

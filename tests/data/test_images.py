@@ -26,7 +26,8 @@ from circlet.data import (
     PKSampler,
     load,
 )
-from circlet.data.alignment import POINT_COLUMNS, template
+from circlet.data.alignment import template
+from circlet.data.manifest import POINT_COLUMNS
 from circlet.errors import CircletError
 
 
@@ -391,9 +392,9 @@ def test_faces_are_aligned(tmp_path: Path, cache: bool) -> None:
     write_png(photo, str(tmp_path / "a.png"))
     points = torch.stack([template(112), template(112) + torch.tensor([30.0, 20.0])])
     columns = dict(zip(POINT_COLUMNS, points.flatten(1).T.tolist(), strict=True))
-    table = pl.DataFrame({"path": ["a.png"] * 2, "label": ["a", "b"], "split": ["test"] * 2, **columns})
+    pl.DataFrame({"path": ["a.png"] * 2, "label": ["a", "b"], **columns}).write_csv(tmp_path / "faces.csv")
     dataset = ImageDataset(
-        Manifest(table, tmp_path),
+        Manifest.read(tmp_path / "faces.csv"),
         size=112,
         channels=3,
         align=True,

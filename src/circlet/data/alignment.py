@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from circlet.data.manifest import Manifest, listed
+from circlet.data.manifest import POINT_COLUMNS, Manifest, listed
 from circlet.errors import CircletError
 
-# The columns of a manifest that hold the points: x and y of both eyes, the nose and the mouth's corners.
-POINT_COLUMNS = tuple(f"{axis}{point}" for point in range(5) for axis in "xy")
 # Left eye, right eye (as the picture shows them), tip of the nose, left and right corner of the mouth, in a
 # picture of 112 x 112: insightface, python-package/insightface/utils/face_align.py, `arcface_dst`.
 _TEMPLATE = (

@@ -17,6 +17,9 @@ COLUMNS = ("path", "label", "split", "camera", "mirrored", "rotation", "offset",
 # What the columns that turn a picture may hold.
 TURNS = {"mirrored": (0, 1), "rotation": (0, 90, 180, 270)}
 
+# Five points of the face that is meant, x and y of each; a photo may stand once for each of its faces.
+POINT_COLUMNS = tuple(f"{axis}{point}" for point in range(5) for axis in "xy")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -26,7 +29,8 @@ class Manifest:
         table: Columns path, label, split; optional camera, mirrored (1: left and right change places),
             rotation (0, 90, 180 or 270 degrees counter-clockwise, after the mirror), offset (the picture is
             the record that begins at this byte of the record file `path`), pair (two rows with one number
-            are a pair to be verified) and same (of a pair: 1 or 0); others are kept.
+            are a pair to be verified) and same (of a pair: 1 or 0), x0, y0 to x4, y4 (points of a
+            face, see `circlet.data.alignment`); others are kept.
         root: The folder that relative paths start from.
         notes: Sentences of the source about its pictures: what it left out, and how its counts compare with
             the published ones. They are not written to files.
@@ -261,7 +265,7 @@ def _checked(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     reject(pl.col("path").str.strip_chars() == "", "every row needs a path", "path")
     reject(pl.col("label").str.strip_chars() == "", "every row needs a label", "label")
     reject(~pl.col("split").is_in(SPLITS), f"split is one of {', '.join(SPLITS)}", "split")
-    picture = ["path"]
+    picture = ["path", *(column for column in POINT_COLUMNS if column in table.columns)]
     for column in [column for column in TURNS if column in table.columns]:
         allowed = [str(turn) for turn in TURNS[column]]
         reject(~pl.col(column).is_in(allowed), f"{column} is one of {', '.join(allowed)}", column)
