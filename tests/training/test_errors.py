@@ -294,3 +294,10 @@ def test_held_out_classes_with_one_picture_each(fails: Fails, picture_folder: Pa
             for picture in pictures if split == "train" else pictures[:1]:
                 shutil.copy(picture, folder)
     assert "can't be measured" in fails("--data.root", str(root))
+
+
+@pytest.mark.parametrize("turns", ["--evaluation.rotated_views", "--batch.rotated_classes"])
+def test_pictures_that_are_not_square_and_turned(fails: Fails, turns: str) -> None:
+    said = fails("--images.size", "[16, 12]", turns, "true")
+    assert "16 x 12" in said
+    assert turns.removeprefix("--") in said

@@ -1,8 +1,9 @@
 """Data: manifests, where pictures come from, how batches are drawn and loaded."""
 
 from circlet.data.augmentation import Augmentation
+from circlet.data.broken import BrokenImages
 from circlet.data.glyphs import Glyphs
-from circlet.data.images import Batch, BrokenImages, ImageDataset, load
+from circlet.data.images import Batch, ImageDataset, load
 from circlet.data.manifest import Manifest
 from circlet.data.normalization import Normalization
 from circlet.data.omniglot import Omniglot

@@ -53,10 +53,10 @@ class Augmentation:
         erasing: Probability that a random box is erased: 2 to 40 per cent of the picture, width / height 0.3
             to 3.33 (Zhong et al., "Random erasing", AAAI 2020). It becomes the mean of the normalisation, as
             in fast-reid; the logarithm of its width / height is uniform, as in torchvision.
-        brightness: Values are multiplied by 1 - brightness to 1 + brightness, at least by 0, as by
-            torchvision's ColorJitter; so are with the next two
-        contrast: the differences from the picture's mean grey, and with
-        saturation: the differences from each pixel's grey.
+        brightness: Values are multiplied by a factor from 1 - brightness (at least 0) to 1 + brightness, as
+            by torchvision's ColorJitter.
+        contrast: The same with the differences from the picture's mean grey.
+        saturation: The same with the differences from each pixel's grey.
         hue: Largest turn of the hue, to either side, as a share of the colour circle; at most 0.5.
 
     Raises:
@@ -127,10 +127,10 @@ class Augmentation:
         shift = torch.stack([draw(-self.translation, self.translation) for _ in range(2)], dim=1)
         flipped = draw(0, 1) < self.horizontal_flip
         if not any((self.rotation, self.translation, self.shear, self.elastic)) and self.scale == (1, 1):
-            if flipped.any():
-                images = images.clone()
-                images[flipped] = images[flipped].flip(3)
-            return images
+            if not flipped.any():
+                return images
+            sides = zip(images, flipped.tolist(), strict=True)
+            return torch.stack([image.flip(2) if mirrored else image for image, mirrored in sides])
         # Where in the picture, from -1 to 1 each way, a place of the result comes from: as the map is one of
         # pixels, what goes from one axis to the other is scaled by the sides.
         height, width = images.shape[2:]
