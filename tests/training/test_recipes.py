@@ -33,7 +33,7 @@ def test_the_omniglot_recipes_differ_only_in_loss_references_and_batch() -> None
 
 
 def images_of(*overrides: str) -> ImageSettings:
-    return read_recipe("photos", overrides).build().images
+    return read_recipe("folder", overrides).build().images
 
 
 def test_sizes_are_a_number_or_height_and_width(small_recipe: Path) -> None:
@@ -60,7 +60,7 @@ def test_normalisations_by_name_or_by_numbers() -> None:
 
 def test_parts_and_padding_in_a_recipe() -> None:
     recipe = read_recipe(
-        "photos", ["--augmentation.crop_scale", "[0.16, 1]", "--augmentation.padding", "10"]
+        "folder", ["--augmentation.crop_scale", "[0.16, 1]", "--augmentation.padding", "10"]
     ).build()
     assert recipe.augmentation.crop_scale == (0.16, 1)
     assert recipe.augmentation.padding == 10
