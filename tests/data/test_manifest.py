@@ -178,7 +178,10 @@ def test_rows_may_be_records_of_one_file(tmp_path: Path) -> None:
     manifest = read(tmp_path, "path,label,offset\na.rec,x,0\na.rec,y,40\nb.png,y,\n")
     assert manifest.table["offset"].to_list() == [0, 40, None]
     a, b = str(tmp_path / "a.rec"), str(tmp_path / "b.png")
-    assert manifest.places() == [(a, 0), (a, 40), (b, None)]
+    assert list(manifest.places()) == [(a, 0), (a, 40), (b, None)]
+    assert manifest.places().different() == 3
+    assert list(manifest.with_rotations().places())[4:7] == [(a, 40), (b, None), (a, 0)]
+    assert manifest.with_rotations().places().different() == 3
     for ending in ("csv", "parquet"):
         manifest.write(tmp_path / f"again.{ending}")
         assert Manifest.read(tmp_path / f"again.{ending}").table.equals(manifest.table)

@@ -15,7 +15,7 @@ class BrokenImages:
     def __init__(self, manifest: Manifest, most: float) -> None:
         self._places = manifest.places()
         self._most = most
-        self._total = len(set(self._places))
+        self._total = self._places.different()
         self.names: dict[str, None] = {}
 
     def add(self, broken: list[int]) -> list[str]:
