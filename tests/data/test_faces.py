@@ -11,14 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from circlet.data import ImageDataset, ImageFolder, Manifest
-from circlet.data.normalization import Normalization
-from circlet.data.readers.face_pairs import FacePairList, LFWPairs
-from circlet.data.readers.face_records import FaceRecords
-from circlet.data.readers.ijb import IJB
-from circlet.data.readers.labelled_list import LabelledList
-from circlet.data.readers.pair_rows import FacesWithPairs
-from circlet.data.readers.verification_bin import VerificationBin
+from circlet.data import (
+    IJB,
+    FacePairList,
+    FaceRecords,
+    FacesWithPairs,
+    ImageDataset,
+    ImageFolder,
+    LabelledList,
+    LFWPairs,
+    Manifest,
+    Normalization,
+    VerificationBin,
+)
 from circlet.data.records import RecordWriter, image_content, write_records
 from circlet.errors import CircletError
 

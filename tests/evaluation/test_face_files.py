@@ -53,7 +53,7 @@ class Tree:
         np.save(folder / "flipped.npy", self.flipped)
 
     def options(self, flip: bool, norm: bool, score: bool) -> list[object]:
-        switches = {"flip": flip, "norm": norm, "score": score}
+        switches = {"flip": "add" if flip else "none", "norm": norm, "score": score}
         return [
             *(self.folder / "features.npy", "--protocol", "templates"),
             *("--template_list", self.folder / "tid_mid.txt", "--pairs", self.folder / "pairs.txt"),
@@ -103,6 +103,14 @@ def test_templates_by_each_switch(tree: Tree, tmp_path: Path, flip: bool, norm: 
     assert results["tar_at_far"]["0.5"] == pytest.approx(above.mean())
 
 
+def test_sums_may_be_in_the_file_already(tree: Tree, tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", tree.features + tree.flipped)
+    given = ["summed" if word == "none" else word for word in tree.options(False, True, True)]
+    results = evaluated(tmp_path / "out", *given)
+    assert results["area"] == pytest.approx(tree.area(tree.scores(True, True, True)), abs=1e-9)
+    assert results["switches"] == "F2 N1 D1"
+
+
 def test_every_switch_changes_the_scores(tree: Tree) -> None:
     """Otherwise the test above would pass with switches that do nothing."""
     switches = [(f, n, s) for f in (False, True) for n in (False, True) for s in (False, True)]
@@ -149,10 +157,10 @@ def test_what_is_wrong_with_the_lists(
 def test_switches_need_their_files(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
     output = ["--output", tree.folder / "out"]
     without = tree.options(False, True, True)
-    without[without.index("--flip") + 1] = "true"
-    assert "--flip true needs a file with --flipped" in refused(capsys, *without, *output)
+    without[without.index("--flip") + 1] = "add"
+    assert "--flip add needs a file with --flipped" in refused(capsys, *without, *output)
     given = [*tree.options(True, True, False), "--score_list", tree.folder / "pts_score.txt"]
-    assert "--score_list is given, but --score false" in refused(capsys, *given, *output)
+    assert "--score_list is given, but --score false leaves it out" in refused(capsys, *given, *output)
     np.savez(
         tree.folder / "few.npz",
         embeddings=tree.features[:50],
@@ -172,8 +180,8 @@ def test_features_of_length_1_are_told(
     units = tree.features / np.linalg.norm(tree.features, axis=1, keepdims=True)
     np.save(tmp_path / "features.npy", units)
     evaluated(tmp_path / "out", *tree.options(False, True, False))
-    assert "norm true changes nothing" in (told := capsys.readouterr().out)
-    assert "F0 N1 D0: flip off, norm on, detector score off" in told
+    assert "the network's own lengths" in (told := capsys.readouterr().out)
+    assert "F0 N1 D0: flip none, norm on, detector score off" in told
 
 
 class MegaFace:

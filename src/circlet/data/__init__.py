@@ -10,17 +10,24 @@ from circlet.data.omniglot import Omniglot
 from circlet.data.readers.cars196 import Cars196
 from circlet.data.readers.cub200 import CUB200
 from circlet.data.readers.cuhk03 import CUHK03NewProtocol
+from circlet.data.readers.face_pairs import FacePairList, LFWPairs
+from circlet.data.readers.face_records import FaceRecords
 from circlet.data.readers.huggingface import HuggingFaceDataset
+from circlet.data.readers.ijb import IJB
 from circlet.data.readers.inshop import InShop
+from circlet.data.readers.labelled_list import LabelledList
 from circlet.data.readers.market1501 import DukeMTMC, Market1501
 from circlet.data.readers.msmt17 import MSMT17
+from circlet.data.readers.pair_rows import FacesWithPairs
 from circlet.data.readers.sop import StanfordOnlineProducts
 from circlet.data.readers.veri776 import VeRi776
+from circlet.data.readers.verification_bin import VerificationBin
 from circlet.data.sampler import BatchDraw, InOrder, PKSampler
 from circlet.data.sources import DataSource, HeldOutClasses, ImageFolder, ManifestFile
 
 __all__ = [
     "CUB200",
+    "IJB",
     "MSMT17",
     "Augmentation",
     "Batch",
@@ -30,6 +37,9 @@ __all__ = [
     "Cars196",
     "DataSource",
     "DukeMTMC",
+    "FacePairList",
+    "FaceRecords",
+    "FacesWithPairs",
     "Glyphs",
     "HeldOutClasses",
     "HuggingFaceDataset",
@@ -37,6 +47,8 @@ __all__ = [
     "ImageFolder",
     "InOrder",
     "InShop",
+    "LFWPairs",
+    "LabelledList",
     "Manifest",
     "ManifestFile",
     "Market1501",
@@ -45,5 +57,6 @@ __all__ = [
     "PKSampler",
     "StanfordOnlineProducts",
     "VeRi776",
+    "VerificationBin",
     "load",
 ]

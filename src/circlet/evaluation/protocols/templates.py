@@ -1,6 +1,7 @@
 """Templates: are two sets of pictures of the same person? IJB-B and IJB-C."""
 
 from pathlib import Path
+from typing import Literal
 
 from circlet import metrics
 from circlet.errors import CircletError
@@ -22,7 +23,7 @@ def templates(
     *,
     template_list: Path,
     pairs: Path,
-    flip: bool,
+    flip: Literal["none", "add", "summed"],
     norm: bool,
     score: bool,
     flipped: Path | None = None,
@@ -37,7 +38,8 @@ def templates(
     Args:
         template_list: ijbc_face_tid_mid.txt: name, template, medium.
         pairs: ijbc_template_pair_label.txt: template, template, 1 or 0.
-        flip: Add the embeddings of the mirror images (F2), from the file `flipped`.
+        flip: "add" the embeddings of the mirror images (F2), from the file `flipped`; "summed": the file
+            holds such sums already, as of `circlet.models.Views`; "none" (F0).
         norm: Long embeddings count more (N1). The file must hold them as the network gives them, not brought
             to length 1.
         score: Multiply by the detector's score (D1), from `score_list`.
@@ -48,16 +50,14 @@ def templates(
     """
     if gallery is not None:
         raise CircletError("templates are compared with one another by --pairs: leave --gallery out")
-    for switch, on, option, file in (
-        ("flip", flip, "flipped", flipped),
-        ("score", score, "score_list", score_list),
+    for given, needed, option, file in (
+        (f"--flip {flip}", flip == "add", "flipped", flipped),
+        (f"--score {str(score).lower()}", score, "score_list", score_list),
     ):
-        if on and file is None:
-            raise CircletError(f"--{switch} true needs a file with --{option}")
-        if file is not None and not on:
-            raise CircletError(
-                f"--{option} is given, but --{switch} false would leave it out: drop one of them"
-            )
+        if needed and file is None:
+            raise CircletError(f"{given} needs a file with --{option}")
+        if file is not None and not needed:
+            raise CircletError(f"--{option} is given, but {given} leaves it out: drop one of them")
     pictures = read_template_list(template_list)
     pooled = metrics.pool_templates(
         in_list_order(items, pictures, template_list),
@@ -70,9 +70,9 @@ def templates(
     first, second, same = read_template_pairs(pairs)
     scores = metrics.template_scores(pooled, first, second)
     result = metrics.verification(scores, same, folds=None, far=far, interpolate=interpolate)
-    switches = f"F{2 * flip} N{int(norm)} D{int(score)}"
+    switches = f"F{0 if flip == 'none' else 2} N{int(norm)} D{int(score)}"
     notes = [
-        f"{switches}: flip {_word(flip)}, norm {_word(norm)}, detector score {_word(score)}",
+        f"{switches}: flip {flip}, norm {_word(norm)}, detector score {_word(score)}",
         f"{len(pictures.names):,} pictures, {len(pooled.ids):,} templates, {result.pairs:,} pairs, "
         f"{result.same_pairs:,} of them of the same",
         *unresolved(result),
@@ -80,7 +80,8 @@ def templates(
     lengths = items.vectors[:1000].float().norm(dim=1)
     if norm and bool(((lengths - 1).abs() < 1e-3).all()):
         notes.append(
-            f"the embeddings of {items.source} all have the length 1, so that norm true changes nothing"
+            f"the embeddings of {items.source} all have the length 1: the network's own lengths, which norm "
+            f"true is to keep, are lost"
         )
     curve = {"": roc_points(result.roc)}
     figures = result.to_dict() | {"switches": switches, "templates": len(pooled.ids)}
