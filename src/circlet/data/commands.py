@@ -16,20 +16,26 @@ from rich.text import Text
 
 from circlet.data import (
     CUB200,
+    IJB,
     MSMT17,
     Cars196,
     CUHK03NewProtocol,
     DataSource,
     DukeMTMC,
+    FacePairList,
+    FaceRecords,
     HuggingFaceDataset,
     ImageFolder,
     InShop,
+    LabelledList,
+    LFWPairs,
     Manifest,
     ManifestFile,
     Market1501,
     Omniglot,
     StanfordOnlineProducts,
     VeRi776,
+    VerificationBin,
 )
 from circlet.data.check import Look, Place, findings, looks
 from circlet.data.contact_sheet import contact_sheet
@@ -52,6 +58,12 @@ FORMATS: dict[str, type[DataSource]] = {
     "folder": ImageFolder,
     "manifest": ManifestFile,
     "huggingface": HuggingFaceDataset,
+    "insightface-rec": FaceRecords,
+    "insightface-bin": VerificationBin,
+    "lfw-pairs": LFWPairs,
+    "face-pairs": FacePairList,
+    "labelled-list": LabelledList,
+    "ijb": IJB,
 }
 # Pictures whose size `show` looks up: enough for the median, and quick.
 _SIZED = 500

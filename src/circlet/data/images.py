@@ -153,7 +153,8 @@ class ImageDataset(Dataset[Batch]):
                 images[turned] = torch.rot90(images[turned], quarters, dims=(2, 3))
         if self._augmentation is not None and generator is not None and len(images):
             images = self._augmentation(images, generator, self._normalization.zero())
-        return Batch(self._normalization(images), self._labels[rows], rows, broken)
+        # Large tensors are memory that is new each time, and which the system has to clear first.
+        return Batch(self._normalization(images, out=images), self._labels[rows], rows, broken)
 
     def _keys(self) -> list[tuple[object, ...]]:
         """What tells the picture of a row from others, before it is mirrored and turned."""

@@ -85,8 +85,8 @@ class Manifest:
         _check_name(path)
         table = self.table
         if path.parent.resolve() != self.root.resolve():
-            absolute = [str(picture.absolute()) for picture in self.paths()]
-            table = table.with_columns(pl.Series("path", absolute, dtype=pl.String))
+            absolute = {name: str((self.root / name).absolute()) for name in table["path"].unique()}
+            table = table.with_columns(pl.col("path").replace_strict(absolute, return_dtype=pl.String))
         if path.suffix == ".csv":
             table.write_csv(path)
         else:

@@ -54,13 +54,19 @@ class Normalization:
         """
         return _NAMED[name]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalise pictures (batch, channels, height, width) of values in 0 to 1, red first."""
+    def __call__(self, images: Tensor, out: Tensor | None = None) -> Tensor:
+        """Normalise pictures (batch, channels, height, width) of values in 0 to 1, red first.
+
+        Args:
+            images: The pictures, floats.
+            out: What is written and returned, which may be `images`; None: a new tensor.
+        """
         if self.bgr:
             images = images.flip(1)
         if self.scale != 1:
             images = images * self.scale
-        return (images - _by_channel(self.mean, images.device)).div_(_by_channel(self.std, images.device))
+        mean = torch.as_tensor(_by_channel(self.mean, images.device), dtype=images.dtype)
+        return torch.sub(images, mean, out=out).div_(_by_channel(self.std, images.device))
 
     def undone(self, images: Tensor) -> Tensor:
         """The pictures (batch, channels, height, width) before they were normalised."""
