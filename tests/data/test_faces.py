@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -139,13 +140,26 @@ def test_verification_set(tmp_path: Path, cache: Path, kind: str) -> None:
         manifest.check_files()
         assert values(manifest) == [1, 2, 3, 4, 5, 6]
         assert manifest.table["pair"].to_list() == [0, 0, 1, 1, 2, 2]
-        assert manifest.table["label"].to_list() == ["lfw/0", "lfw/0", "lfw/1a", "lfw/1b", "lfw/2", "lfw/2"]
+        assert manifest.table["label"].to_list() == ["lfw/0", "lfw/0", "lfw/1", "lfw/2", "lfw/3", "lfw/3"]
         assert set(manifest.table["split"]) == {"test"}
         first, second, answers = manifest.pairs()
         assert (first.tolist(), second.tolist(), answers.tolist()) == ([0, 2, 4], [1, 3, 5], same)
     assert len(list((cache / "verification").iterdir())) == 1
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((pictures[:2], [False])))
     assert len(VerificationBin(str(tmp_path / "lfw.bin")).manifest()) == 2, "the old one was taken"
+
+
+def test_pictures_of_a_verification_set_are_kept_once_and_labelled_by_what_pairs_say(tmp_path: Path) -> None:
+    values_of = [1, 2, 2, 3, 3, 4, 5, 1, 6, 6]  # 1, 2, 3 are of one person; the last pair is one picture
+    pictures = [png(value) for value in values_of]
+    (tmp_path / "a.bin").write_bytes(pickle.dumps((pictures, [True, True, False, False, True])))
+    manifest = VerificationBin(str(tmp_path / "a.bin")).manifest()
+    assert values(manifest) == values_of
+    assert manifest.places().different() == 7
+    labels = dict(zip(values_of, manifest.table["label"], strict=True))
+    assert labels[1] == labels[2] == labels[3]
+    assert len(set(labels.values())) == 4
+    assert set(manifest.table.group_by("offset").agg(pl.col("label").n_unique())["label"]) == {1}
 
 
 @pytest.mark.parametrize(
@@ -212,6 +226,7 @@ def test_pairs_of_lfw(tmp_path: Path) -> None:
         ("1\t1\nA\t1\t2\nA\t1\tB\n", r"pairs\.txt, line 3: 'A 1 B' should be"),
         ("1\t1\nA\t1\t2\t3\t4\nA\t1\tB\t2\n", "line 2: 'A 1 2 3 4' should be"),
         ("1\t1\nA\tone\t2\nA\t1\tB\t2\n", "line 2: 'A one 2' should be"),
+        ("1\t1\nA\t1\t01\nA\t1\tB\t2\n", "line 2: picture 1 of 'A' is paired with itself"),
         ("1\t1\n\nA\t1\t2\nA\t1\tA\t2\n", "line 4: 'A' stands twice in a pair of two people"),
         ("1\t1\nA\t1\tB\t2\nA\t1\t2\n", "line 2: 'A 1 B 2' stands where a pair of one person"),
         ("2\t1\nA\t1\t2\nA\t1\tB\t2\nC\t1\tB\t2\nA\t1\t3\n", "line 4: .* stands where a pair of one person"),
@@ -251,6 +266,8 @@ def test_plain_pair_lists(tmp_path: Path) -> None:
     for text, said in (
         ("a b 1\na b 2\n", "line 2: 'a b 2' should be 'path path 1'"),
         ("a b 1\na b\n", "line 2: 'a b' should be"),
+        ("a b 1\na a 1\n", "line 2: 'a' is paired with itself"),
+        ("a 1\nb 1\nb 1\nb 1\n", "line 4: 'b' is paired with itself"),
         ("a 1\nb 0\n", "line 2: the pair has the answers 1 and 0"),
         ("a 1\nb 1\nc 1\n", "line 3: the second picture"),
         ("a 1\nb x\n", "line 2: 'b x' should be 'path number'"),

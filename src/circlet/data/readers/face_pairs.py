@@ -68,6 +68,8 @@ class LFWPairs(DataSource):
             raise CircletError(
                 f"{where}: {' '.join(given)!r} should be 'name number number' or 'name number name number'"
             )
+        if same and int(words[1]) == int(words[3]):
+            raise CircletError(f"{where}: picture {words[1]} of {words[0]!r} is paired with itself")
         if not same and words[0] == words[2]:
             raise CircletError(f"{where}: {words[0]!r} stands twice in a pair of two people")
         one, other = (
@@ -126,6 +128,9 @@ class FacePairList(DataSource):
                 pairs.append((Picture(first[0]), Picture(second[0]), first[1] != "0"))
         else:
             pairs = [(Picture(words[0]), Picture(words[1]), words[2] == "1") for _, words in lines]
+        for (number, _), (one, other, _) in zip(lines[1::2] if in_two_lines else lines, pairs, strict=True):
+            if one == other:
+                raise CircletError(f"{path}, line {number}: {one.path!r} is paired with itself")
         return pair_manifest(Path(self.root), path.stem, self._in_folds(pairs, path))
 
     def _in_folds(self, pairs: list[_Pair], path: Path) -> list[_Pair]:

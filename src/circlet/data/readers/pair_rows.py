@@ -31,8 +31,8 @@ def pair_manifest(
 ) -> Manifest:
     """The two rows of each pair, in the order of the list, for the test.
 
-    Where nobody says who the people are, the label is that of the pair: "lfw/12" for both of one person,
-    "lfw/12a" and "lfw/12b" of two.
+    Where nobody says who the people are, pictures that pairs say to be of one person have one label, such as
+    "lfw/12"; that two labels are two people can't be known.
 
     Args:
         root: The folder that paths start from.
@@ -41,10 +41,11 @@ def pair_manifest(
         pairs: With whether both are the same.
         first: The number of the first pair.
     """
+    people = _people(pairs)
     rows = []
     for number, (*pictures, same) in enumerate(pairs, first):
-        for side, picture in zip(("", "") if same else "ab", pictures, strict=True):
-            label = picture.label or f"{benchmark}/{number - first}{side}"
+        for picture in pictures:
+            label = picture.label or f"{benchmark}/{people[picture]}"
             rows.append((picture.path, label, "test", picture.offset, number, int(same), benchmark))
     schema: dict[str, type[pl.DataType]] = {
         **{"path": pl.String, "label": pl.String, "split": pl.String, "offset": pl.Int64},
@@ -54,6 +55,24 @@ def pair_manifest(
     if table["offset"].null_count() == len(table):
         table = table.drop("offset")
     return Manifest(table, root)
+
+
+def _people(pairs: Sequence[tuple[Picture, Picture, bool]]) -> dict[Picture, int]:
+    """Numbers for the pictures, the same ones for those that pairs of one person connect."""
+    leaders: dict[Picture, Picture] = {}
+
+    def leader(picture: Picture) -> Picture:
+        while (above := leaders.setdefault(picture, picture)) != picture:
+            leaders[picture] = leaders[above]
+            picture = above
+        return picture
+
+    for one, other, same in pairs:
+        first, second = leader(one), leader(other)
+        if same:
+            leaders[second] = first
+    numbers: dict[Picture, int] = {}
+    return {picture: numbers.setdefault(leader(picture), len(numbers)) for picture in leaders}
 
 
 def with_pairs(training: Manifest, tests: Sequence[Manifest]) -> Manifest:

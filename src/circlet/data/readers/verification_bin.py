@@ -52,11 +52,12 @@ class VerificationBin(DataSource):
 
 def _unpack(folder: Path, name: str, pictures: Sequence[bytes], answers: Sequence[bool]) -> None:
     with (folder / "pictures.rec").open("wb") as file:
-        writer = RecordWriter(file)
-        held = [
-            Picture("pictures.rec", None, writer.write(image_content((place // 2,), place, picture)))
-            for place, picture in enumerate(pictures)
-        ]
+        writer, offsets, held = RecordWriter(file), dict[bytes, int](), list[Picture]()
+        for place, picture in enumerate(pictures):
+            # Pictures stand in many pairs; one that is paired with itself is kept twice, to be two rows.
+            if picture not in offsets or (place % 2 and picture == pictures[place - 1]):
+                offsets[picture] = writer.write(image_content((0,), place, picture))
+            held.append(Picture("pictures.rec", None, offsets[picture]))
     pairs = list(zip(held[::2], held[1::2], answers, strict=True))
     pair_manifest(folder, name, pairs).write(folder / "manifest.parquet")
 
