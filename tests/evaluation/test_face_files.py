@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from circlet.cli import main
+from circlet.data import IJB, ImageDataset, InOrder, load
 
 POINTS = " ".join(["10.5"] * 10)
 
@@ -109,6 +112,48 @@ def test_sums_may_be_in_the_file_already(tree: Tree, tmp_path: Path) -> None:
     results = evaluated(tmp_path / "out", *given)
     assert results["area"] == pytest.approx(tree.area(tree.scores(True, True, True)), abs=1e-9)
     assert results["switches"] == "F2 N1 D1"
+
+
+def test_from_pictures_in_the_layout_of_ijb(tree: Tree, tmp_path: Path) -> None:
+    """As docs/faces.md has it; one picture is broken, and its line taken out of the lists, as it must be."""
+    meta, crops = tmp_path / "meta", tmp_path / "loose_crop"
+    meta.mkdir(), crops.mkdir()
+    points = "15.2 20.7 29.4 20.6 22.4 28.7 16.6 36.9 28.3 36.9"
+    for name, value in (("face_tid_mid", "tid_mid"), ("name_5pts_score", "pts_score")):
+        text = (tmp_path / f"{value}.txt").read_text().replace(POINTS, points)
+        (meta / f"ijbc_{name}.txt").write_text(text)
+    generator = np.random.default_rng(3)
+    for name in tree.names:
+        noise = generator.integers(0, 256, (45, 45, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(crops / name, "PNG")
+    (crops / "7.jpg").write_bytes(b"")
+    manifest = IJB(str(tmp_path)).manifest()
+    images = ImageDataset(manifest, size=112, channels=3, align=True)
+    weights = torch.randn(3 * 14 * 14, 8, generator=torch.Generator().manual_seed(0))
+    parts: tuple[list[torch.Tensor], ...] = ([], [], [])
+    for batch in load(images, InOrder(len(images), 16), workers=0):
+        for part, seen in zip(parts, (batch.images, batch.images.flip(3)), strict=False):
+            part.append(torch.nn.functional.avg_pool2d(seen, 8).flatten(1) @ weights)
+        parts[2].append(batch.indices)
+    features, flipped, rows = map(torch.cat, parts)
+    names = np.array(manifest.table["path"].to_list())[rows.numpy()]
+    np.savez(tmp_path / "features.npz", embeddings=features.numpy(), paths=names)
+    np.savez(tmp_path / "flipped.npz", embeddings=flipped.numpy(), paths=names)
+    given = [
+        option.with_suffix(".npz") if isinstance(option, Path) and option.suffix == ".npy" else option
+        for option in tree.options(True, True, True)
+    ]
+    assert main(["evaluate", *map(str, given), "--output", str(tmp_path / "out")]) == 1
+    for name in ("tid_mid", "pts_score"):
+        lines = (tmp_path / f"{name}.txt").read_text().splitlines(keepends=True)
+        (tmp_path / f"{name}.txt").write_text("".join(lines[:7] + lines[8:]))
+    kept = rows.numpy()
+    assert kept.tolist() == [*range(7), *range(8, 60)]
+    tree.features, tree.flipped = features.double().numpy(), flipped.double().numpy()
+    tree.templates, tree.media = tree.templates[kept], tree.media[kept]
+    tree.detector = tree.detector[kept]
+    results = evaluated(tmp_path / "out", *given)
+    assert results["area"] == pytest.approx(tree.area(tree.scores(True, True, True)), abs=1e-9)
 
 
 def test_every_switch_changes_the_scores(tree: Tree) -> None:
