@@ -35,6 +35,7 @@ def named(figures: Mapping[str, Any]) -> dict[str, float]:
     """
     found = {f"recall@{k}": value for k, value in (figures.get("recall_at") or {}).items()}
     found |= {name: figures[key] for key, name in _NAMES.items() if figures.get(key) is not None}
+    found |= {f"accuracy, {name}": value for name, value in (figures.get("accuracy_of") or {}).items()}
     rates = figures.get("tar_at_far") or {}
     return found | {f"TAR@FAR {float(rate):g}": value for rate, value in rates.items()}
 

@@ -67,6 +67,8 @@ def train(arguments: Sequence[str]) -> None:
     parts = make_parts(recipe)
     if not run.config.exists():  # only now, so that a mended recipe can be given the same folder again
         run.begin(parsed.text)
+    for note in parts.notes:
+        console.say(note)
     console.say(f"run {run.folder}: {parts.describe()}")
     run_training(recipe, parts, run, console)
     console.results(evaluate_run(run, console))

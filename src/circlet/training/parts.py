@@ -29,6 +29,7 @@ class Parts:
         held_out: The pictures that are measured, and how.
         held_out_images: The same as a data set.
         held_out_broken: Counts the held-out files that can't be read.
+        notes: What the source says of its pictures: what it left out, how many should be there.
     """
 
     recipe: Recipe
@@ -41,6 +42,7 @@ class Parts:
     held_out: HeldOut
     held_out_images: ImageDataset
     held_out_broken: BrokenImages
+    notes: tuple[str, ...]
 
     @cached_property
     def num_classes(self) -> int:
@@ -116,6 +118,7 @@ def make_parts(recipe: Recipe) -> Parts:
         held_out=held_out,
         held_out_images=image_dataset(recipe, held_out.manifest, training=False),
         held_out_broken=BrokenImages(held_out.manifest, recipe.images.max_broken_share),
+        notes=everything.notes,
     )
 
 

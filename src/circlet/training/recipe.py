@@ -188,6 +188,8 @@ class EvaluationSettings:
         mirrored_views: `circlet evaluate` also measures each picture together with its mirror image; see
             `circlet.models.Views`.
         rotated_views: The same with the picture turned by 90, 180 and 270 degrees; both make eight views.
+        combined_views: The views of a picture side by side ("concatenate"), or the "sum" of their embeddings,
+            as the protocols of faces have it.
     """
 
     every: int = 200
@@ -196,6 +198,7 @@ class EvaluationSettings:
     batch_size: int = 256
     mirrored_views: bool = False
     rotated_views: bool = False
+    combined_views: Literal["concatenate", "sum"] = "concatenate"
 
     def __post_init__(self) -> None:
         check_at_least("evaluation", self, every=1, batch_size=1)

@@ -56,7 +56,12 @@ def evaluate_run(run: Run, console: Console) -> Record:
     console.broken(parts.held_out_broken.add(embedded.broken))
     trained = held_out.measured(embedded, recall_at)
     settings = recipe.evaluation
-    views = Views(parts.learner.embedder, mirrored=settings.mirrored_views, rotated=settings.rotated_views)
+    views = Views(
+        parts.learner.embedder,
+        mirrored=settings.mirrored_views,
+        rotated=settings.rotated_views,
+        combine=settings.combined_views,
+    )
 
     labels, classes = held_out.manifest.label_ids()
     splits = np.array(held_out.manifest.table["split"].to_list())
