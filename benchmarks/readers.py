@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 
 from circlet.data import ImageDataset, InOrder, Manifest, load
 from circlet.data.readers.face_records import FaceRecords
-from circlet.data.records import write_records
+from circlet.data.record_writing import write_records
 
 BATCH, CLASSES = 64, 20
 

@@ -12,7 +12,7 @@ from torchvision.io import write_png
 from circlet.cli import main
 from circlet.data import Manifest, Omniglot
 from circlet.data.readers.face_records import FaceRecords
-from circlet.data.records import write_records
+from circlet.data.record_writing import write_records
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:

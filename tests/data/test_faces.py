@@ -25,7 +25,7 @@ from circlet.data import (
     Normalization,
     VerificationBin,
 )
-from circlet.data.records import RecordWriter, image_content, write_records
+from circlet.data.record_writing import RecordWriter, image_content, write_records
 from circlet.errors import CircletError
 
 PLAIN = Normalization(mean=0.0, std=1.0)

@@ -9,14 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from circlet.data.records import (
-    RecordIndex,
-    RecordWriter,
-    read_image_record,
-    read_labels,
-    read_record,
-    write_records,
-)
+from circlet.data.record_writing import RecordWriter, write_records
+from circlet.data.records import RecordIndex, read_image_record, read_labels, read_record
 from circlet.errors import CircletError
 
 MAGIC = b"\x0a\x23\xd7\xce"  # 0xced7230a, the lowest byte first

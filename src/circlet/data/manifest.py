@@ -1,15 +1,15 @@
 """The manifest: the table that describes a data set."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
-import torch
 from torch import Tensor
 
+from circlet.data.places import Places, numbered
 from circlet.errors import CircletError
 
 SPLITS = ("train", "test", "query", "gallery")
@@ -127,7 +127,7 @@ class Manifest:
 
     @cached_property
     def _labels(self) -> tuple[Tensor, list[str]]:
-        return _numbered(self.table["label"])
+        return numbered(self.table["label"])
 
     def label_ids(self) -> tuple[Tensor, list[str]]:
         """Labels as integers (pictures,), and the names that they index, sorted."""
@@ -136,9 +136,9 @@ class Manifest:
     def paths(self) -> list[Path]:
         return [self.root / path for path in self.table["path"]]
 
-    def places(self) -> "Places":
+    def places(self) -> Places:
         """Where the picture of each row is."""
-        return Places.of(self)
+        return Places.of(self.table, self.root)
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """The pairs to be verified, by their numbers.
@@ -196,52 +196,6 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.table)
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Of each row of a manifest the file, and the byte at which its record begins in a record file.
-
-    Millions of them take 12 bytes each, which worker processes share, as they hold no Python objects.
-
-    Attributes:
-        files: The different files.
-        of_row: (rows,) int32, places in `files`.
-        offsets: (rows,) int64, -1 for a picture that is a file of its own.
-    """
-
-    files: list[str]
-    of_row: Tensor
-    offsets: Tensor
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> "Places":
-        """The places of a manifest's rows."""
-        numbers, names = _numbered(manifest.table["path"])
-        offsets = torch.full((len(manifest),), -1, dtype=torch.int64)
-        if "offset" in manifest.table.columns:
-            offsets = manifest.table["offset"].fill_null(-1).cast(pl.Int64).to_torch()
-        return cls([str(manifest.root / name) for name in names], numbers.int(), offsets)
-
-    def different(self) -> int:
-        """How many different pictures there are."""
-        return len(torch.unique(torch.stack([self.of_row.long(), self.offsets]), dim=1)[0])
-
-    def __len__(self) -> int:
-        return len(self.of_row)
-
-    def __getitem__(self, row: int) -> tuple[str, int | None]:
-        offset = int(self.offsets[row])
-        return self.files[int(self.of_row[row])], None if offset < 0 else offset
-
-    def __iter__(self) -> Iterator[tuple[str, int | None]]:
-        return (self[row] for row in range(len(self)))
-
-
-def _numbered(column: pl.Series) -> tuple[Tensor, list[str]]:
-    """Text as places, int64, in its different values, sorted."""
-    names = column.unique().sort()
-    return column.cast(pl.Enum(names)).to_physical().cast(pl.Int64).to_torch(), names.to_list()
 
 
 def divided(classes: Iterable[str], test_share: float) -> dict[str, str]:

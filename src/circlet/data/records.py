@@ -1,30 +1,26 @@
-"""Record files of MXNet (.rec with .idx), read and written without MXNet."""
+"""Record files of MXNet (.rec with .idx), read without MXNet."""
 
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from circlet.errors import CircletError
 
-_MAGIC = 0xCED7230A
-_MAGIC_BYTES = struct.pack("<I", _MAGIC)
-_HEAD = struct.Struct("<II")
-_LENGTH_BITS = 29
-_MOST_BYTES = (1 << _LENGTH_BITS) - 1
-_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+MAGIC = 0xCED7230A
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+HEAD = struct.Struct("<II")
+LENGTH_BITS = 29
+MOST_BYTES = (1 << LENGTH_BITS) - 1
+WHOLE, FIRST, MIDDLE, LAST = range(4)
 _KINDS = ("a whole record", "the first part", "a middle part", "the last part")
-_IMAGE_HEADER = struct.Struct("<IfQQ")
+IMAGE_HEADER = struct.Struct("<IfQQ")
 # So many bytes of a record hold up to 16 labels.
-_LABELS_AT = _HEAD.size + _IMAGE_HEADER.size + 4 * 16
+_LABELS_AT = HEAD.size + IMAGE_HEADER.size + 4 * 16
 # How many record files stay open at once.
 _OPEN_FILES = 64
 
@@ -77,43 +73,43 @@ def read_record(path: str | Path, offset: int) -> bytes:
     parts: list[bytes] = []
     while True:
         kind, content, after = _part(opened.descriptor, path, offset)
-        if (kind in (_MIDDLE, _LAST)) != bool(parts):
+        if (kind in (MIDDLE, LAST)) != bool(parts):
             expected = "a middle or the last one" if parts else "a whole record or the first part of one"
             raise CircletError(
                 f"{path}, byte {offset}: {_KINDS[kind]} stands where {expected} should: the offset is wrong, "
                 f"or the file is damaged"
             )
-        if kind == _WHOLE:
+        if kind == WHOLE:
             return content
         parts.append(content)
-        if kind == _LAST:
-            return _MAGIC_BYTES.join(parts)
+        if kind == LAST:
+            return MAGIC_BYTES.join(parts)
         offset = after
 
 
 def _part(descriptor: int, path: str | Path, offset: int) -> tuple[int, bytes, int]:
     """The kind of a part, its content, and where the next one begins."""
-    head = os.pread(descriptor, _HEAD.size, offset)
-    if len(head) < _HEAD.size:
+    head = os.pread(descriptor, HEAD.size, offset)
+    if len(head) < HEAD.size:
         size = os.fstat(descriptor).st_size
         raise CircletError(
             f"{path}, byte {offset}: a record should begin here, but the file has {size} bytes: it is cut "
             f"off, or belongs to another .idx"
         )
-    magic, coded = _HEAD.unpack(head)
-    kind, length = coded >> _LENGTH_BITS, coded & _MOST_BYTES
-    if magic != _MAGIC or kind > _LAST:
+    magic, coded = HEAD.unpack(head)
+    kind, length = coded >> LENGTH_BITS, coded & MOST_BYTES
+    if magic != MAGIC or kind > LAST:
         raise CircletError(
-            f"{path}, byte {offset}: no record begins here (its first word should be {_MAGIC:#x}, and is "
+            f"{path}, byte {offset}: no record begins here (its first word should be {MAGIC:#x}, and is "
             f"{magic:#x}): the offset is wrong, or the file is damaged or no record file"
         )
-    content = os.pread(descriptor, length, offset + _HEAD.size)
+    content = os.pread(descriptor, length, offset + HEAD.size)
     if len(content) < length:
         raise CircletError(
             f"{path}, byte {offset}: the record here has {length} bytes, but the file ends after "
             f"{len(content)} of them: it is cut off"
         )
-    return kind, content, offset + _HEAD.size + length + -length % 4
+    return kind, content, offset + HEAD.size + length + -length % 4
 
 
 @dataclass(frozen=True)
@@ -139,11 +135,11 @@ def read_image_record(path: str | Path, offset: int) -> ImageRecord:
         CircletError: No whole record begins there, or it is too short for its header.
     """
     content = read_record(path, offset)
-    if len(content) >= _IMAGE_HEADER.size:
-        flag, label, _, _ = _IMAGE_HEADER.unpack_from(content)
-        end = _IMAGE_HEADER.size + 4 * flag
+    if len(content) >= IMAGE_HEADER.size:
+        flag, label, _, _ = IMAGE_HEADER.unpack_from(content)
+        end = IMAGE_HEADER.size + 4 * flag
         if len(content) >= end:
-            labels = struct.unpack_from(f"<{flag}f", content, _IMAGE_HEADER.size) if flag else (label,)
+            labels = struct.unpack_from(f"<{flag}f", content, IMAGE_HEADER.size) if flag else (label,)
             return ImageRecord(labels, content[end:])
     raise CircletError(
         f"{path}, byte {offset}: the record has {len(content)} bytes, too few for its header of an image"
@@ -157,12 +153,12 @@ def read_labels(path: str | Path, offset: int) -> tuple[float, ...]:
         CircletError: As for `read_image_record`.
     """
     begin = os.pread(_opened(path).descriptor, _LABELS_AT, offset)
-    if len(begin) >= _HEAD.size + _IMAGE_HEADER.size:
-        magic, coded = _HEAD.unpack_from(begin)
-        flag, label, _, _ = _IMAGE_HEADER.unpack_from(begin, _HEAD.size)
-        end = _HEAD.size + _IMAGE_HEADER.size + 4 * flag
+    if len(begin) >= HEAD.size + IMAGE_HEADER.size:
+        magic, coded = HEAD.unpack_from(begin)
+        flag, label, _, _ = IMAGE_HEADER.unpack_from(begin, HEAD.size)
+        end = HEAD.size + IMAGE_HEADER.size + 4 * flag
         # The coded number of a whole record is its length.
-        if magic == _MAGIC and end <= len(begin) and end - _HEAD.size <= coded <= _MOST_BYTES:
+        if magic == MAGIC and end <= len(begin) and end - HEAD.size <= coded <= MOST_BYTES:
             return struct.unpack_from(f"<{flag}f", begin, end - 4 * flag) if flag else (label,)
     return read_image_record(path, offset).labels
 
@@ -234,147 +230,3 @@ def _wrong_line(path: Path) -> str:
                     f"numbers with a tab between them"
                 )
     return f"the index {path} has no records, or numbers that are too large"
-
-
-class RecordWriter:
-    """Writes records one after the other.
-
-    Args:
-        file: Open for writing bytes.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, content: bytes) -> int:
-        """Write a record; one that has the magic word at a multiple of 4 bytes is split there.
-
-        Returns:
-            The byte at which it begins.
-
-        Raises:
-            CircletError: It is too large for the format.
-
-        Sources:
-            dmlc-core, `src/recordio.cc`.
-        """
-        if len(content) > _MOST_BYTES:
-            raise CircletError(
-                f"a record may have {_MOST_BYTES:,} bytes at most, but got one of {len(content):,}"
-            )
-        offset = self._file.tell()
-        parts = _split(content)
-        for place, part in enumerate(parts):
-            kind = _WHOLE if len(parts) == 1 else _FIRST if place == 0 else _MIDDLE
-            if 0 < place == len(parts) - 1:
-                kind = _LAST
-            self._file.write(_HEAD.pack(_MAGIC, kind << _LENGTH_BITS | len(part)))
-            self._file.write(part)
-        self._file.write(bytes(-len(content) % 4))
-        return offset
-
-
-def _split(content: bytes) -> list[bytes]:
-    """The parts between the magic words that stand at multiples of 4 bytes."""
-    parts, start, found = [], 0, content.find(_MAGIC_BYTES)
-    while found >= 0:
-        if found % 4 == 0:
-            parts.append(content[start:found])
-            start = found + 4
-            found = content.find(_MAGIC_BYTES, start)
-        else:
-            found = content.find(_MAGIC_BYTES, found + 1)
-    return [*parts, content[start:]]
-
-
-def image_content(labels: tuple[float, ...], key: int, picture: bytes) -> bytes:
-    """The content of an image record: one label stands in the header itself, several after it."""
-    if len(labels) == 1:
-        return _IMAGE_HEADER.pack(0, labels[0], key, 0) + picture
-    more = struct.pack(f"<{len(labels)}f", *labels)
-    return _IMAGE_HEADER.pack(len(labels), 0.0, key, 0) + more + picture
-
-
-def write_records(
-    folder: str | Path,
-    pictures: Iterable[tuple[bytes, int]],
-    *,
-    name: str = "train",
-    size: tuple[int, int] = (112, 112),
-) -> int:
-    """Write pictures as insightface keeps its training data: NAME.rec, NAME.idx and `property`.
-
-    Record 0 says where the pictures end; then come the pictures, 1, 2, …; then for each class the range of
-    its pictures. The pictures are taken one at a time and written as they are, bit by bit.
-
-    Args:
-        folder: Made if it is not there.
-        pictures: The bytes of a file (JPEG, PNG) and its class, those of one class one after the other.
-        name: Of the files.
-        size: Height and width, for the file `property` alone.
-
-    Returns:
-        How many pictures were written.
-
-    Raises:
-        CircletError: The pictures of a class do not stand together, a class is no number that float32 holds
-            exactly, or the folder can't be written.
-
-    Example:
-        >>> rows = manifest.table.sort("label").rows(named=True)
-        >>> ids = {label: number for number, label in enumerate(sorted(set(manifest.table["label"])))}
-        >>> write_records("faces", (((root / row["path"]).read_bytes(), ids[row["label"]]) for row in rows))
-    """
-    folder = Path(folder)
-    with _written(folder, name) as (records, index):
-        writer, ranges = RecordWriter(records), dict[int, tuple[int, int]]()
-
-        def add(key: int, labels: tuple[float, ...], picture: bytes = b"") -> None:
-            index.write(f"{key}\t{writer.write(image_content(labels, key, picture))}\n".encode())
-
-        add(0, (0, 0))
-        key = 1
-        for label, group in groupby(pictures, key=lambda pair: pair[1]):
-            _check_class(label, ranges)
-            start = key
-            for picture, _ in group:
-                add(key, (label,), picture)
-                key += 1
-            ranges[label] = (start, key)
-        for identity, (start, end) in enumerate(ranges.values(), key):
-            add(identity, (start, end))
-        records.seek(0)  # the first record can say how many there are only now; its length stays
-        writer.write(image_content((key, key + len(ranges)), 0, b""))
-    (folder / "property").write_text(f"{len(ranges)},{size[0]},{size[1]}\n", encoding="utf-8")
-    return key - 1
-
-
-def _check_class(label: int, before: dict[int, tuple[int, int]]) -> None:
-    if not 0 <= label <= 2**24 or label != int(label):
-        raise CircletError(
-            f"a class must be a whole number from 0 to {2**24:,}, which is what the format can hold, but got "
-            f"{label}"
-        )
-    if label in before:
-        raise CircletError(
-            f"pictures of class {label} come again after those of others, but the format has a range of "
-            f"pictures for each class: sort them by class"
-        )
-
-
-@contextmanager
-def _written(folder: Path, name: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Files for records and index, which have their names only when all is written."""
-    names = [folder / f"{name}{ending}" for ending in (".rec", ".idx")]
-    unfinished = [path.with_name(f".{path.name}.{os.getpid()}") for path in names]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with unfinished[0].open("wb") as records, unfinished[1].open("wb") as index:
-            yield records, index
-        for path, final in zip(unfinished, names, strict=True):
-            path.rename(final)
-    except OSError as error:
-        raise CircletError(f"{folder} can't be written: {error}") from error
-    finally:
-        for path in unfinished:
-            path.unlink(missing_ok=True)

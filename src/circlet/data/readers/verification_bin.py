@@ -10,7 +10,7 @@ from circlet.data.cache import cache_folder, made_whole
 from circlet.data.manifest import Manifest
 from circlet.data.pickles import read_plain_pickle
 from circlet.data.readers.pair_rows import Picture, pair_manifest
-from circlet.data.records import RecordWriter, image_content
+from circlet.data.record_writing import RecordWriter, image_content
 from circlet.data.sources import DataSource
 from circlet.errors import CircletError
 
