@@ -2,6 +2,7 @@
 
 import os
 import struct
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,20 @@ def test_pictures_written_are_read_bit_by_bit(tmp_path: Path, pictures: list[tup
     assert (tmp_path / "property").read_text() == f"{number},96,112\n"
     for offset, record in zip(index.offsets.tolist(), held, strict=True):
         assert read_labels(tmp_path / "train.rec", offset) == record.labels
+
+
+def test_files_are_those_that_mxnet_writes(tmp_path: Path) -> None:
+    """The checksums are of what MXNet 1.9.1 wrote of these pictures, header, ranges and splits included."""
+    pictures = [
+        (MAGIC * (key % 4) + bytes(range(key)) + MAGIC * (key // 4) + b"x" * (key % 3), key // 3)
+        for key in range(12)
+    ]
+    write_records(tmp_path, pictures)
+    digests = [sha256((tmp_path / f"train.{end}").read_bytes()).hexdigest() for end in ("rec", "idx")]
+    assert digests == [
+        "c5b32ec68e75b4627f29a0f68a29fcd1921b8ca071eff0c71b33ad26e07c1982",
+        "79898aa6157502e0841f4384aa5ee83f85b81cab565df9a043c3f315072c98af",
+    ]
 
 
 def test_pictures_of_a_class_stand_together(tmp_path: Path) -> None:
