@@ -8,7 +8,7 @@ import yaml
 from circlet.cli import main
 from circlet.data import Normalization
 from circlet.errors import CircletError
-from circlet.training.recipe import ImageSettings, built_in_recipes, read_recipe
+from circlet.training.recipe import BatchSettings, ImageSettings, built_in_recipes, read_recipe
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
@@ -64,3 +64,45 @@ def test_parts_and_padding_in_a_recipe() -> None:
     ).build()
     assert recipe.augmentation.crop_scale == (0.16, 1)
     assert recipe.augmentation.padding == 10
+
+
+def test_a_recipe_with_a_base_says_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("base: folder\noptimizer: {steps: 77}\nseed: 3\n")
+    (tmp_path / "top.yaml").write_text(
+        "base: base.yaml\nloss: {class_path: circlet.losses.TripletLoss}\noptimizer: {warmup_steps: 7}\n"
+    )
+    folder = yaml.safe_load(read_recipe("folder").text)
+    content = yaml.safe_load(read_recipe(tmp_path / "top.yaml", ["--seed", "4"]).text)
+    assert content["loss"]["class_path"] == "circlet.losses.TripletLoss"
+    assert "scale" not in content["loss"]["init_args"] or content["loss"]["init_args"]["scale"] != 16
+    assert (content["optimizer"]["steps"], content["optimizer"]["warmup_steps"]) == (77, 7)
+    assert content["optimizer"]["learning_rate"] == folder["optimizer"]["learning_rate"]
+    assert content["seed"] == 4
+    assert content["embedder"] == folder["embedder"]
+
+
+def test_a_recipe_is_not_its_own_base(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(CircletError, match="is its own base"):
+        read_recipe(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("base: foldr\n")
+    with pytest.raises(CircletError, match="Did you mean folder"):
+        read_recipe(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "given", "chosen"),
+    [
+        ([10] * 20, {}, (16, 4)),  # ORL: 20 people with 10 pictures
+        ([2] * 507, {}, (32, 2)),  # two pictures of each
+        ([60] * 5, {}, (5, 12)),  # few classes with many pictures
+        ([4] * 3, {}, (3, 4)),
+        ([1, 1, 1, 9], {}, (4, 2)),
+        ([60] * 5, {"samples": 3}, (5, 3)),
+        ([60] * 50, {"classes": 8}, (8, 4)),
+    ],
+)
+def test_batches_fit_the_data(pictures: list[int], given: dict[str, int], chosen: tuple[int, int]) -> None:
+    settings = BatchSettings(**({"classes": "auto", "samples": "auto"} | given))  # type: ignore[arg-type]
+    assert settings.chosen(pictures) == chosen
