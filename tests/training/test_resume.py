@@ -19,7 +19,7 @@ OPTIONS = ["--optimizer.steps", "40", "--evaluation.every", "5"]
 
 def figures_of(run: Path) -> list[dict[str, object]]:
     """All records without the times, which differ from run to run."""
-    timed = ("seconds", "cpu_seconds", "images_per_second")
+    timed = ("seconds", "cpu_seconds", "images_per_second", "peak_megabytes")
     return [
         {key: value for key, value in record.items() if key not in timed} for record in Run(run).records()
     ]
