@@ -194,5 +194,5 @@ def test_a_figure_that_the_protocol_lacks_is_named(with_cameras: Path, tmp_path:
     recipe = read_recipe(tmp_path / "recipe.yaml").build()
     run = Run.new(tmp_path / "run")
     run.begin("")
-    with pytest.raises(CircletError, match=r"best_by is map_at_r, but .* they have recall@1"):
+    with pytest.raises(CircletError, match=r"no figure map_at_r where .* have recall@1, .*mAP, mINP"):
         train(recipe, make_parts(recipe), run, Console())

@@ -8,7 +8,8 @@ import yaml
 from circlet.cli import main
 from circlet.data import Normalization
 from circlet.errors import CircletError
-from circlet.training.recipe import BatchSettings, ImageSettings, built_in_recipes, read_recipe
+from circlet.training.recipe import built_in_recipes, read_recipe
+from circlet.training.settings import BatchSettings, ImageSettings
 
 
 @pytest.mark.parametrize("name", built_in_recipes())

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import altair as alt
 
 from circlet.experiments.outcome import Compared, Outcome
-from circlet.experiments.settings import NAMES, Measure, figure
+from circlet.experiments.settings import NAMES, Measure
+from circlet.report.measured import figure
 from circlet.report.style import INK, MUTED, Rows, inline, layered
 
 # After Okabe and Ito (2008), distinct under every common kind of colour blindness; later lines are dashed.

@@ -20,9 +20,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from circlet.errors import CircletError
-from circlet.experiments.settings import NAMES, Measure, figure, flat, options_of, parsed, shown
+from circlet.experiments.settings import NAMES, Measure, flat, options_of, parsed, shown
 from circlet.experiments.space import Space, grid
 from circlet.experiments.training import Training, held, in_threads
+from circlet.report.measured import figure
 from circlet.training.recipe import ParsedRecipe
 from circlet.training.run import Record, written_whole
 

@@ -8,10 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from circlet.errors import CircletError
-from circlet.report.measured import named
 from circlet.training.recipe import ParsedRecipe, read_recipe
-from circlet.training.run import Record
 
 Measure = Literal["recall_at_1", "map_at_r", "r_precision", "mean_average_precision"]
 
@@ -22,21 +19,6 @@ NAMES: dict[Measure, str] = {
     "mean_average_precision": "mAP",
 }
 """How the figures are called where they are shown."""
-
-
-def figure(measured: Record, measure: Measure) -> float:
-    """One figure of an evaluation's record.
-
-    Raises:
-        CircletError: Its protocol has no such figure.
-    """
-    value = (measured.get("recall_at") or {}).get("1") if measure == "recall_at_1" else measured.get(measure)
-    if value is None:
-        raise CircletError(
-            f"the runs have no {NAMES[measure]}: they were measured by {', '.join(named(measured))}. Name "
-            f"another figure with --measure"
-        )
-    return float(value)
 
 
 def options_of(values: Mapping[str, Any]) -> list[str]:

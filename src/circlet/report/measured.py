@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from circlet.errors import CircletError
+
 _NAMES = {
     "map_at_r": "MAP@R",
     "r_precision": "R-precision",
@@ -38,6 +40,21 @@ def named(figures: Mapping[str, Any]) -> dict[str, float]:
     found |= {f"accuracy, {name}": value for name, value in (figures.get("accuracy_of") or {}).items()}
     rates = figures.get("tar_at_far") or {}
     return found | {f"TAR@FAR {float(rate):g}": value for rate, value in rates.items()}
+
+
+def figure(figures: Mapping[str, Any], key: str) -> float:
+    """One figure by its key, where recall_at_1 is recall@1.
+
+    Raises:
+        CircletError: The protocol has no such figure.
+    """
+    value = (figures.get("recall_at") or {}).get("1") if key == "recall_at_1" else figures.get(key)
+    if value is None:
+        raise CircletError(
+            f"there is no figure {key} where the held-out pictures have {', '.join(named(figures))}: take "
+            f"one of these"
+        )
+    return float(value)
 
 
 def leading(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from circlet.analysis.effective_rank import effective_rank
 from circlet.data import Batch
 from circlet.errors import CircletError
 from circlet.losses import cached_backward
-from circlet.report.measured import main_figure, named
+from circlet.report.measured import figure, main_figure
 from circlet.training.allocator import peak_megabytes
 from circlet.training.checkpoint import Progress, TrainingState
 from circlet.training.console import Console
@@ -159,15 +159,7 @@ def _figure(name: str, measured: Record, step: int) -> float:
     """What marks the best checkpoint: the highest of these."""
     if name == "last":
         return step
-    if name == "main":
-        return main_figure(measured)
-    value = (measured.get("recall_at") or {}).get("1") if name == "recall_at_1" else measured.get(name)
-    if value is None:
-        raise CircletError(
-            f"evaluation.best_by is {name}, but the held-out pictures have no such figure: they have "
-            f"{', '.join(named(measured))}. Take main"
-        )
-    return float(value)
+    return main_figure(measured) if name == "main" else figure(measured, name)
 
 
 def _by_name(learner: Learner) -> dict[str, float]:

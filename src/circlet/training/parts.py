@@ -12,7 +12,8 @@ from circlet.errors import CircletError
 from circlet.references import Memory, Proxies
 from circlet.training.held_out import HeldOut
 from circlet.training.learner import Learner, Term
-from circlet.training.recipe import MemorySettings, Recipe, ReferencesName
+from circlet.training.recipe import Recipe
+from circlet.training.settings import MemorySettings, ReferencesName
 
 
 @dataclass(frozen=True)
