@@ -8,12 +8,13 @@ import yaml
 from circlet.cli import main
 from circlet.data import Normalization
 from circlet.errors import CircletError
-from circlet.training.recipe import built_in_recipes, read_recipe
+from circlet.training.recipe import read_recipe
 from circlet.training.settings import BatchSettings, ImageSettings
 
 
-@pytest.mark.parametrize("name", built_in_recipes())
-def test_every_built_in_recipe_can_be_read(name: str) -> None:
+# Those of the paper's experiments are read in test_paper_recipes.py.
+@pytest.mark.parametrize("name", ["finetune", "folder", "glyphs", "omniglot", "omniglot_classes"])
+def test_the_recipes_to_begin_with_train_with_circle_loss(name: str) -> None:
     assert yaml.safe_load(read_recipe(name).text)["loss"]["class_path"] == "circlet.losses.CircleLoss"
 
 

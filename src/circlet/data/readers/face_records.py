@@ -25,7 +25,8 @@ class FaceRecords(DataSource):
     Args:
         root: The folder.
         verification: Files .bin of verification sets, which become the test, each with the columns pair, same
-            and benchmark. Without any there is only the split "train".
+            and benchmark. What is no file from here is looked for in the root, where insightface has them:
+            "lfw.bin". Without any there is only the split "train".
 
     Sources:
         insightface, `recognition/arcface_torch/dataset.py`, `MXFaceDataset`.
@@ -55,7 +56,8 @@ class FaceRecords(DataSource):
             pl.col("offset"),
         )
         training = Manifest(table, root)
-        tests = [VerificationBin(path).manifest() for path in self.verification]
+        paths = [path if Path(path).is_file() else str(root / path) for path in self.verification]
+        tests = [VerificationBin(path).manifest() for path in paths]
         return with_pairs(training, tests) if tests else training
 
 
