@@ -111,8 +111,6 @@ def make_optimizer(
     groups = [group for group in groups if group["params"]]
     rate = settings.learning_rate
     if settings.name == "sgd":
-        # PyTorch's fused SGD can't begin with some parameters later than with others.
-        fused = fused and settings.frozen_backbone_steps == 0
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
             groups, lr=rate, momentum=settings.momentum, fused=fused
         )
