@@ -117,5 +117,10 @@ def test_references_have_a_rate_and_a_decay_of_their_own() -> None:
     *network, references = optimizer.param_groups
     assert references["params"] == [proxies.weight]
     assert (references["lr"], references["weight_decay"]) == (0.1, 5e-4)
-    assert [group["weight_decay"] for group in network] == [settings.weight_decay, 0.0]
+    decays = {
+        dims: {group["weight_decay"] for group in network for p in group["params"] if p.dim() in dims}
+        for dims in ((1,), (2, 4))
+    }
+    assert decays == {(1,): {0.0}, (2, 4): {settings.weight_decay}}
+    assert sum(len(group["params"]) for group in network) == len(list(embedder.parameters()))
     assert all(group["lr"] == 1e-3 for group in network)
