@@ -22,7 +22,7 @@ from torchvision.io import encode_png, write_png
 from circlet import losses
 from circlet.cli import main
 from circlet.data import FaceRecords
-from circlet.data.records import write_records
+from circlet.data.record_writing import write_records
 from circlet.training.console import Console
 from circlet.training.loop import train
 from circlet.training.parts import make_parts
@@ -30,7 +30,7 @@ from circlet.training.recipe import built_in_recipes, read_recipe
 from circlet.training.run import Run
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
-OTHER_RECIPES = {"folder", "glyphs", "omniglot", "omniglot_classes"}
+OTHER_RECIPES = {"finetune", "folder", "glyphs", "omniglot", "omniglot_classes"}
 
 Loss = tuple[str, dict[str, float]]
 
