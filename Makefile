@@ -13,8 +13,9 @@ demo: $(INSTALLED)
 	rm -rf $(DEMO_RUN)
 	$(BIN)/circlet train glyphs --output $(DEMO_RUN) $(DEMO_OPTIONS)
 
+# Two files of tests at a time; `pytest` alone runs them one after the other.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from circlet import metrics
 from circlet.cli import main
 from circlet.data import Manifest
 from circlet.errors import CircletError
-from circlet.report.measured import leading, named
+from circlet.report.measured import leading, main_figure, named
 from circlet.training.embedding import Embedded
 from circlet.training.held_out import HeldOut
 
@@ -120,6 +120,12 @@ def test_several_lists_are_measured_one_by_one(tmp_path: Path) -> None:
     assert figures["accuracy_of"] == dict(zip(("lfw", "agedb"), each, strict=True))
     assert figures["accuracy"] == pytest.approx(np.mean([float(value or 0) for value in each]))
     assert {"accuracy", "accuracy, lfw", "accuracy, agedb", "EER"} <= set(named(figures))
+    # A list of fewer than ten pairs has no folds, and so no accuracy.
+    few = HeldOut.of(paired(tmp_path, 44, ["lfw"] * 9 + ["agedb"] * 2))
+    figures = few.measured(embedded, (1,)).figures
+    assert list(figures["accuracy_of"]) == ["lfw"]
+    assert "accuracy" not in figures
+    assert 0 <= main_figure(figures) <= 1
 
 
 @pytest.fixture(scope="module")

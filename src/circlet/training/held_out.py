@@ -155,7 +155,9 @@ class HeldOut:
             if None not in (values := [getattr(result, figure) for result in results.values()])
         }
         if len(results) > 1:
-            figures["accuracy_of"] = {name: result.accuracy for name, result in results.items()}
+            figures["accuracy_of"] = {
+                name: result.accuracy for name, result in results.items() if result.accuracy is not None
+            }
         else:
             (result,) = results.values()
             figures["tar_at_far"] = {
