@@ -41,7 +41,8 @@ def train(arguments: Sequence[str]) -> None:
         return
     if given.recipe is None:
         parser.error(
-            f"which recipe? There are {', '.join(built_in_recipes())}; a YAML file or a run's folder do too"
+            "which recipe? A YAML file, a run's folder, or a built-in one: glyphs to try, folder for pictures of "
+            "your own; --help lists them all"
         )
     if given.keys:
         print(read_recipe(given.recipe, overrides).text, end="")

@@ -216,9 +216,9 @@ def _recipe_text(recipe: str | Path) -> str:
     for built_in in _recipe_folder():
         if built_in.name == f"{recipe}.yaml":
             return str(built_in.read_text())
-    near = difflib.get_close_matches(str(recipe), built_in_recipes(), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    near = difflib.get_close_matches(str(recipe), built_in_recipes(), n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise CircletError(
-        f"no recipe {str(recipe)!r}: it is neither a file nor one of the built-in ones "
-        f"({', '.join(built_in_recipes())}).{hint}"
+        f"no recipe {str(recipe)!r}: it is neither a file nor one of the built-in ones, which `circlet train "
+        f"--help` lists.{hint}"
     )
