@@ -132,7 +132,7 @@ def test_check_of_files(manifest: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = said(capsys, "check", manifest, code=1)
     assert f"error: missing picture files: 1 ({root / 'query' / '0004_c1s1_1.png'})\n" in text
     assert f"error: pictures that can't be read: 2 ({train / '0001_c1s1_1.png'}" in text
-    assert f"circlet data: {manifest}: errors of 2 kinds, which are named above\n" in text
+    assert f"circlet data: {manifest}: 2 kinds of errors, named above\n" in text
 
 
 def test_check_of_copies(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

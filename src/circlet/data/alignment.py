@@ -69,7 +69,10 @@ def five_points(points: Tensor) -> Tensor:
         CircletError: They are not 68 points.
     """
     if points.shape[-2:] != (68, 2):
-        raise CircletError(f"68 points are (..., 68, 2), but got {tuple(points.shape)}")
+        raise CircletError(
+            f"68 points are (..., 68, 2), but got {tuple(points.shape)}: of other points choose the eyes, "
+            f"the tip of the nose and the corners of the mouth, (..., 5, 2), which `align` takes"
+        )
     eyes = [(points[..., first, :] + points[..., last, :]) / 2 for first, last in ((36, 39), (42, 45))]
     return torch.stack([*eyes, *(points[..., place, :] for place in (30, 48, 54))], dim=-2)
 

@@ -134,11 +134,13 @@ def _check(arguments: Sequence[str]) -> None:
     seen = dict(zip(places, _watched(places), strict=True))
     found = findings(manifest, seen)
     _say(_counted(manifest, str(given.manifest)))
-    _say(_sizes(seen.values()))
+    _say(_sizes(seen.values()), *manifest.notes)
     _say(*(f"{'error' if finding.error else 'found'}: {finding.text}" for finding in found))
     errors = sum(finding.error for finding in found)
     if errors:
-        raise CircletError(f"{given.manifest}: errors of {errors} kinds, which are named above")
+        raise CircletError(
+            f"{given.manifest}: {errors} {'kind' if errors == 1 else 'kinds'} of errors, named above"
+        )
     _say("no errors")
 
 
@@ -168,7 +170,7 @@ def _show(arguments: Sequence[str]) -> None:
     places = list(dict.fromkeys(manifest.places()))
     drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(given.seed))[:_SIZED].tolist()
     sizes = _sizes(list(looks([places[number] for number in drawn])))
-    _say(sizes + (f"; {_SIZED:,} pictures drawn by chance" if len(places) > _SIZED else ""))
+    _say(sizes + (f"; {_SIZED:,} pictures drawn by chance" if len(places) > _SIZED else ""), *manifest.notes)
     if given.output is not None:
         sheet = contact_sheet(
             manifest,

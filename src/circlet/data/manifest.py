@@ -73,7 +73,13 @@ class Manifest:
         if test_share is not None and "split" not in table.columns:
             splits = divided(checked["label"], test_share)
             checked = checked.with_columns(pl.col("label").replace_strict(splits).alias("split"))
-        return cls(checked, path.parent)
+        notes: tuple[str, ...] = ()
+        if "split" not in table.columns and test_share is None:
+            notes = (
+                "there is no column split: all pictures count as training ones here; a recipe that reads it "
+                "holds out the last half of the classes by name, unless test_share says otherwise",
+            )
+        return cls(checked, path.parent, notes)
 
     def write(self, path: str | Path) -> None:
         """Write it as Parquet or CSV, by the name's ending; outside of the root, with absolute paths.

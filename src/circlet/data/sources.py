@@ -61,7 +61,10 @@ class ImageFolder(DataSource):
         """
         root = Path(self.root)
         if not root.is_dir():
-            raise CircletError(f"there is no folder {root}")
+            raise CircletError(
+                f"there is no folder {root}: give the one that holds a folder of pictures for each class as "
+                f"data.root (--data.root FOLDER)"
+            )
         splits = [name for name in SPLITS if (root / name).is_dir()]
         others = [folder.name for folder in _folders(root) if folder.name not in SPLITS]
         if splits and others:

@@ -151,12 +151,13 @@ def _default_output(target: Path, protocol: str) -> Path:
 
 
 def _show(protocol: str, source: str, outcome: Outcome) -> None:
-    table = Table(title=f"{protocol} of {source}", show_header=False, title_justify="left")
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for name, value in outcome.rows:
         table.add_row(Text(name), Text(value))
     console = Console(highlight=False)
+    console.print(f"{protocol} of {source}", markup=False, soft_wrap=True)
     console.print(table)
     for note in outcome.notes:
         console.print(note, markup=False, soft_wrap=True)

@@ -95,8 +95,9 @@ def _model(name: str, pretrained: bool, in_channels: int, drop_path: float) -> n
         if not pretrained:
             raise
         raise CircletError(
-            f"the pretrained weights of {name!r} could not be loaded: {error}. Set pretrained to false, "
-            f"or run once where the network reaches timm's weights"
+            f"the pretrained weights of {name!r} could not be loaded: {str(error).rstrip('.')}. "
+            f"Give a file of weights instead (pretrained false, weights FILE), or run once where the network "
+            f"reaches timm's weights"
         ) from error
     except TypeError as error:
         if "drop_path_rate" not in str(error):

@@ -41,8 +41,8 @@ def train(arguments: Sequence[str]) -> None:
         return
     if given.recipe is None:
         parser.error(
-            "which recipe? A YAML file, a run's folder, or a built-in one: glyphs to try, folder for pictures of "
-            "your own; --help lists them all"
+            "which recipe? A YAML file, a run's folder, or a built-in one: glyphs to try, folder for "
+            "pictures of your own; --help lists them all"
         )
     if given.keys:
         print(read_recipe(given.recipe, overrides).text, end="")
@@ -72,6 +72,7 @@ def train(arguments: Sequence[str]) -> None:
         console.say(note)
     console.say(f"run {run.folder}: {parts.describe()}")
     run_training(recipe, parts, run, console)
+    console.say("measuring the best checkpoint beside the network as it began and raw pixels")
     console.results(evaluate_run(run, console))
     console.say(f"report: {report_run(run)}")
 

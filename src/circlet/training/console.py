@@ -76,6 +76,8 @@ class Console:
             table.add_row(title, *(percent(column[title]) for column in columns))
         self._terminal.print(table)
         notes = [f"trained: the best checkpoint, of step {results['step']:,}"]
+        if results["step"] == 0:
+            notes.append("by this figure training did not improve on the network as it began")
         if results["skipped_queries"]:
             notes.append(f"{results['skipped_queries']:,} queries without a positive are not counted")
         self.say("; ".join(notes))

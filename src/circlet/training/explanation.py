@@ -18,6 +18,11 @@ def explained(message: str, settings: Sequence[type]) -> str:
         settings: The classes whose arguments are the keys of a recipe, besides those of the parts.
     """
     text = re.sub(r"\s*\n\s*", " ", message).strip().removesuffix(".")
+    value = re.search(
+        r'key "([\w.]+)": Does not validate .*Subtypes: \[(.*?)\] Errors:.* Given value: (.*)', text
+    )
+    if value is not None:
+        return f"{value[1]} is {value[3]!r}, but it must be {_in_words(value[2])}"
     key = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", text)
     if key is not None:
         known = _known_keys(settings)
@@ -34,6 +39,20 @@ def explained(message: str, settings: Sequence[type]) -> str:
         hint = f" Did you mean {short[near[0]]}?" if near else ""
         return f"{text}.{hint} circlet brings {', '.join(sorted(classes))}"
     return text
+
+
+def _in_words(types: str) -> str:
+    """Types as Python writes them, such as "<class 'int'>, typing.Literal['auto']"."""
+    words = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'NoneType'>": "null"}
+    parts = re.findall(r"<class '\w+'>|typing\.Literal\[[^\]]*\]|\w+\[[^\]]*\]|[\w.]+", types)
+    plain = [
+        words.get(part, part.removeprefix("typing.Literal").strip("[]").replace("'", "")) for part in parts
+    ]
+    numbers = {
+        "tuple[int, int": "two whole numbers in brackets",
+        "tuple[float, float": "two numbers in brackets",
+    }
+    return " or ".join(numbers.get(part, part) for part in plain)
 
 
 def _parts() -> list[type]:

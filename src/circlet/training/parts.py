@@ -91,6 +91,11 @@ def make_parts(recipe: Recipe) -> Parts:
     manifest = everything.split("train")
     if len(manifest) == 0:
         raise CircletError("there is nothing to train on: no picture of the manifest has the split 'train'")
+    if len(names := everything.label_ids()[1]) < 2:
+        raise CircletError(
+            f"all pictures are of one class, {names[0]!r}: there must be two to tell apart, and others to "
+            f"measure with; in a folder each class has a folder of its own"
+        )
     everything.check_files()
     if recipe.batch.mirrored_classes:
         manifest = manifest.with_mirror_images()

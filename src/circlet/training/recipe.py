@@ -137,6 +137,8 @@ class ParsedRecipe:
         torch.manual_seed(self.seed)
         try:
             parts = self._parser.instantiate(self._values)
+        except CircletError:
+            raise
         except (ValueError, TypeError) as error:
             raise CircletError(f"the recipe does not fit: {error}") from error
         return Recipe(**{name: parts[name] for name in Recipe.__dataclass_fields__})
