@@ -271,6 +271,8 @@ def test_too_many_broken_pictures_stop_the_run(fails: Fails, picture_folder: Pat
         ("--embedder.neck.embedding_dim", "0", "embedding_dim must be at least 1, but got 0"),
         ("--augmentation.scale", "[2, 1]", "scale"),
         ("--batch.classes", "100", "100"),
+        ("--batch.samples", "many", "batch.samples is 'many', but it must be a whole number or auto"),
+        ("--images.size", "big", "images.size is 'big', but it must be a whole number or two"),
         ("--batch.samples", "0", "batch.samples must be at least 1, but got 0"),
         ("--optimizer.steps", "0", "optimizer.steps must be at least 1, but got 0"),
         ("--log_every", "0", "log_every must be at least 1, but got 0"),
@@ -301,3 +303,8 @@ def test_pictures_that_are_not_square_and_turned(fails: Fails, turns: str) -> No
     said = fails("--images.size", "[16, 12]", turns, "true")
     assert "16 x 12" in said
     assert turns.removeprefix("--") in said
+
+
+def test_one_class_alone(fails: Fails, tmp_path: Path, picture_folder: Path) -> None:
+    shutil.copytree(picture_folder / "class00", tmp_path / "one" / "mug")
+    assert "all pictures are of one class, 'mug'" in fails("--data.root", str(tmp_path / "one"))

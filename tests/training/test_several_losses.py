@@ -1,6 +1,8 @@
 """Several losses in one training, each with references, weight and side of its own."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,11 @@ import yaml
 from torch.nn import functional
 
 from circlet.cli import main
-from circlet.losses import CircleLoss, CosFaceLoss, SoftmaxLoss, TripletLoss
+from circlet.losses import CircleLoss, CosFaceLoss, SmoothedCrossEntropy, SoftmaxLoss, TripletLoss
 from circlet.models import BNNeck, ConvNet, Embedder
 from circlet.references import Memory, Proxies
 from circlet.training.learner import Learner, Term
+from circlet.training.recipe import read_recipe
 
 
 def test_the_sum_is_that_of_the_losses_on_their_sides() -> None:
@@ -96,3 +99,16 @@ def test_pairs_need_two_of_each_in_a_further_loss_too(
     options += ["--further_losses", '[{"loss": {"class_path": "circlet.losses.TripletLoss"}}]']
     assert main(["train", str(small_recipe), "--output", str(tmp_path / "run"), *options]) == 1
     assert "no positive or no negative pairs" in capfd.readouterr().err
+
+
+def test_the_example_of_the_page_is_a_recipe(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    (example,) = re.findall(r"\n(    base: folder\n(?:    .*\n)+)", page)
+    (tmp_path / "recipe.yaml").write_text(textwrap.dedent(example))
+    recipe = read_recipe(tmp_path / "recipe.yaml").build()
+    assert isinstance(recipe.embedder.neck, BNNeck)
+    assert isinstance(recipe.embedder.backbone, ConvNet)
+    assert recipe.loss.objective == SmoothedCrossEntropy(0.1)
+    (further,) = recipe.further_losses
+    assert isinstance(further.loss, TripletLoss)
+    assert (further.side, further.references) == ("before", "batch")
