@@ -217,7 +217,7 @@ def test_smoothed_labels_are_those_of_torch(classes: int, smoothing: float) -> N
     own = functional.one_hot(labels, classes).bool()
     circle = Circle(0.25, 64)
     logits = {
-        CosFaceLoss(0.35, 30, label_smoothing=smoothing): 30 * (cosines - 0.35 * own),
+        CosFaceLoss(0.35, 30, label_smoothing=smoothing): 30 * (cosines - 0.35 * own.double()),
         ArcFaceLoss(0.5, 30, label_smoothing=smoothing): 30
         * torch.where(own, (cosines.clamp(-1, 1).arccos() + 0.5).cos(), cosines),
         SoftmaxLoss(label_smoothing=smoothing): embeddings @ vectors.T,
@@ -231,8 +231,9 @@ def test_smoothed_labels_are_those_of_torch(classes: int, smoothing: float) -> N
         expected = functional.cross_entropy(values, labels, label_smoothing=smoothing)
         wanted = torch.autograd.grad(expected, (embeddings, vectors), retain_graph=True)
         loss = criterion(embeddings, labels, references)
-        torch.testing.assert_close(loss, expected)
-        torch.testing.assert_close(torch.autograd.grad(loss, (embeddings, vectors)), wanted)
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+        gradients = torch.autograd.grad(loss, (embeddings, vectors))
+        torch.testing.assert_close(gradients, wanted, rtol=1e-10, atol=1e-12)
         formula = [
             reference.smoothed_cross_entropy(row, label, smoothing)
             for row, label in zip(values.tolist(), labels.tolist(), strict=True)

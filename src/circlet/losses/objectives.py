@@ -103,7 +103,7 @@ class SmoothedCrossEntropy:
                 f"label smoothing is for class-level labels, where an anchor has one positive, the proxy of "
                 f"its class, but here one has {most}: give class proxies as references, or set it to 0"
             )
-        others = statistics.negative_count
+        others = statistics.negative_count.to(negative.dtype)
         share = self.smoothing / (others + 1)
         # An anchor without its class has a logit of -inf there, and does not count.
         own = torch.where(statistics.positive_count > 0, positive, 0)

@@ -18,11 +18,6 @@ def explained(message: str, settings: Sequence[type]) -> str:
         settings: The classes whose arguments are the keys of a recipe, besides those of the parts.
     """
     text = re.sub(r"\s*\n\s*", " ", message).strip().removesuffix(".")
-    value = re.search(
-        r'key "([\w.]+)": Does not validate .*Subtypes: \[(.*?)\] Errors:.* Given value: (.*)', text
-    )
-    if value is not None:
-        return f"{value[1]} is {value[3]!r}, but it must be {_in_words(value[2])}"
     key = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", text)
     if key is not None:
         known = _known_keys(settings)
@@ -38,6 +33,11 @@ def explained(message: str, settings: Sequence[type]) -> str:
         near = difflib.get_close_matches(path[1].split(".")[-1], short, n=1)
         hint = f" Did you mean {short[near[0]]}?" if near else ""
         return f"{text}.{hint} circlet brings {', '.join(sorted(classes))}"
+    value = re.search(
+        r'key "([\w.]+)": Does not validate .*Subtypes: \[(.*?)\] Errors:.* Given value: (.*)', text
+    )
+    if value is not None:
+        return f"{value[1]} is {value[3]!r}, but it must be {_in_words(value[2])}"
     return text
 
 
