@@ -1,6 +1,7 @@
 """Pictures that can't be read: they are counted, and too many of them stop a run."""
 
 from circlet.data.manifest import Manifest, listed
+from circlet.data.places import named
 from circlet.errors import CircletError
 
 
@@ -24,11 +25,8 @@ class BrokenImages:
         Raises:
             CircletError: More than the given share of the files are broken.
         """
-        new = [
-            name
-            for name in dict.fromkeys(_name(*self._places[row]) for row in broken)
-            if name not in self.names
-        ]
+        names = dict.fromkeys(named(self._places[row]) for row in broken)
+        new = [name for name in names if name not in self.names]
         self.names |= dict.fromkeys(new)
         if len(self.names) > self._most * self._total:
             raise CircletError(
@@ -37,7 +35,3 @@ class BrokenImages:
                 f"raise the share"
             )
         return new
-
-
-def _name(path: str, offset: int | None) -> str:
-    return path if offset is None else f"{path}, byte {offset}"

@@ -12,10 +12,8 @@ from torchvision.io import ImageReadMode
 
 from circlet.data.decoding import decoded
 from circlet.data.manifest import Manifest, listed
+from circlet.data.places import Place, named
 from circlet.errors import CircletError
-
-Place = tuple[str, int | None]
-"""A file, and the byte at which the picture's record begins if it is a record file."""
 
 _AT_ONCE = 1024
 
@@ -88,16 +86,11 @@ def _some(cases: Sequence[str] | pl.Series) -> str:
     return f"{len(cases):,} ({listed(cases)})"
 
 
-def _named(place: Place) -> str:
-    path, offset = place
-    return path if offset is None else f"{path}, byte {offset}"
-
-
 def _of_files(seen: Mapping[Place, Look]) -> Iterator[Finding]:
     missing = list(dict.fromkeys(path for (path, _), look in seen.items() if not look.there))
     if missing:
         yield Finding(f"missing picture files: {_some(missing)}", error=True)
-    broken = [_named(place) for place, look in seen.items() if look.there and look.size is None]
+    broken = [named(place) for place, look in seen.items() if look.there and look.size is None]
     if broken:
         yield Finding(f"pictures that can't be read: {_some(broken)}", error=True)
 
@@ -108,7 +101,7 @@ def _of_copies(manifest: Manifest, seen: Mapping[Place, Look]) -> Iterator[Findi
     rows = pl.DataFrame(
         {
             "content": [seen[place].content for place in places],
-            "picture": [_named(place) for place in places],
+            "picture": [named(place) for place in places],
             "label": manifest.table["label"],
             "held_out": manifest.table["split"] != "train",
         },

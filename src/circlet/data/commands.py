@@ -37,9 +37,10 @@ from circlet.data import (
     VeRi776,
     VerificationBin,
 )
-from circlet.data.check import Look, Place, findings, looks
+from circlet.data.check import Look, findings, looks
 from circlet.data.contact_sheet import contact_sheet
 from circlet.data.manifest import SPLITS
+from circlet.data.places import Place
 from circlet.data.summary import counts
 from circlet.errors import CircletError
 

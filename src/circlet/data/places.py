@@ -8,6 +8,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
+Place = tuple[str, int | None]
+"""A file, and the byte at which the picture's record begins if it is a record file."""
+
+
+def named(place: Place) -> str:
+    """How a message names a place."""
+    path, offset = place
+    return path if offset is None else f"{path}, byte {offset}"
+
 
 @dataclass(frozen=True, eq=False)
 class Places:
@@ -41,11 +50,11 @@ class Places:
     def __len__(self) -> int:
         return len(self.of_row)
 
-    def __getitem__(self, row: int) -> tuple[str, int | None]:
+    def __getitem__(self, row: int) -> Place:
         offset = int(self.offsets[row])
         return self.files[int(self.of_row[row])], None if offset < 0 else offset
 
-    def __iter__(self) -> Iterator[tuple[str, int | None]]:
+    def __iter__(self) -> Iterator[Place]:
         return (self[row] for row in range(len(self)))
 
 

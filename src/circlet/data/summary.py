@@ -1,6 +1,7 @@
 """How many pictures, classes and cameras a manifest has."""
 
 from dataclasses import dataclass
+from statistics import median
 
 import polars as pl
 
@@ -39,7 +40,5 @@ def counts(manifest: Manifest) -> list[SplitCounts]:
 
 def _counted(split: str, table: pl.DataFrame) -> SplitCounts:
     sizes = sorted(table["label"].value_counts()["count"].to_list())
-    middle = len(sizes) // 2
-    median = sizes[middle] if len(sizes) % 2 else (sizes[middle - 1] + sizes[middle]) / 2
     cameras = table["camera"].drop_nulls().n_unique() if "camera" in table.columns else None
-    return SplitCounts(split, len(table), len(sizes), sizes[0], median, sizes[-1], cameras)
+    return SplitCounts(split, len(table), len(sizes), sizes[0], median(sizes), sizes[-1], cameras)

@@ -41,18 +41,21 @@ def explained(message: str, settings: Sequence[type]) -> str:
     return text
 
 
+_TYPES = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'NoneType'>": "null",
+    "tuple[int, int]": "two whole numbers in brackets",
+    "tuple[float, float]": "two numbers in brackets",
+    "list[float]": "numbers in brackets",
+}
+
+
 def _in_words(types: str) -> str:
     """Types as Python writes them, such as "<class 'int'>, typing.Literal['auto']"."""
-    words = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'NoneType'>": "null"}
-    parts = re.findall(r"<class '\w+'>|typing\.Literal\[[^\]]*\]|\w+\[[^\]]*\]|[\w.]+", types)
-    plain = [
-        words.get(part, part.removeprefix("typing.Literal").strip("[]").replace("'", "")) for part in parts
-    ]
-    numbers = {
-        "tuple[int, int": "two whole numbers in brackets",
-        "tuple[float, float": "two numbers in brackets",
-    }
-    return " or ".join(numbers.get(part, part) for part in plain)
+    parts = re.findall(r"<class '[\w.]+'>|[\w.]+\[[^\]]*\]", types)
+    # What is no plain type is a choice of words.
+    return " or ".join(_TYPES.get(part) or ", ".join(re.findall(r"'([^']*)'", part)) for part in parts)
 
 
 def _parts() -> list[type]:
