@@ -11,6 +11,8 @@ import torch
 import yaml
 from torchvision.io import write_png
 
+from processes import Processes
+
 # How long an example takes says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -25,6 +27,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the development data sets (../shared/data beside the checkout) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Processes]:
+    """Four processes that run functions together."""
+    started = Processes(4)
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

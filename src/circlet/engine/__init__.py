@@ -1,5 +1,6 @@
 """Pair statistics: the few numbers per anchor from which every loss is formed. Knows no loss by name."""
 
+from circlet.engine.across import AcrossProcesses, sum_over_processes
 from circlet.engine.logits import Logits, Slope, TileLogits
 from circlet.engine.pooling import Centers, Nearest, Pooling, SoftAssignment
 from circlet.engine.reductions import Reduction
@@ -7,6 +8,7 @@ from circlet.engine.statistics import PairStatistics, batch_statistics, pair_mas
 from circlet.engine.sums import softplus
 
 __all__ = [
+    "AcrossProcesses",
     "Centers",
     "Logits",
     "Nearest",
@@ -20,4 +22,5 @@ __all__ = [
     "pair_masks",
     "pair_statistics",
     "softplus",
+    "sum_over_processes",
 ]

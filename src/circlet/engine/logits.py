@@ -55,6 +55,7 @@ class LogitFunction:
 
     Args:
         logits: The boundary. If it has parameters it is an nn.Module.
+        parameter_factor: What the gradients of these parameters are multiplied with.
 
     Attributes:
         closed: Whether the boundary has closed forms: these are defined for any similarity, and the gradients
@@ -66,8 +67,9 @@ class LogitFunction:
         ValueError: The logits depend on tensors that require gradients and are no parameters of a module.
     """
 
-    def __init__(self, logits: Logits) -> None:
+    def __init__(self, logits: Logits, parameter_factor: float = 1.0) -> None:
         self._logits = logits
+        self._parameter_factor = parameter_factor
         self.closed = all(
             # Not where a subclass has new logits alone.
             _depth(logits, f"{side}_tile_") <= _depth(logits, f"{side}_logit") < math.inf
@@ -122,7 +124,7 @@ class LogitFunction:
             )
             for total, other in zip(self.parameter_gradients, others, strict=True):
                 if other is not None:
-                    total.add_(other)
+                    total.add_(other, alpha=self._parameter_factor)
             return torch.zeros_like(weights) if gradient is None else gradient
 
         return pullback

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from circlet.engine.across import AcrossProcesses
 from circlet.engine.batch import Batch, BatchStatistics
 from circlet.engine.blocks import Cross
 from circlet.engine.cross import CrossStatistics
@@ -94,6 +95,7 @@ def pair_statistics(
     *,
     normalize: bool = False,
     centers: Centers | None = None,
+    across: AcrossProcesses | None = None,
 ) -> PairStatistics:
     """Reduce the logits of each anchor's positives and negatives among given references.
 
@@ -113,6 +115,8 @@ def pair_statistics(
         normalize: Scale anchors and references to length 1 first; zeros stay zeros.
         centers: Each reference is so many vectors, one after the other, whose similarities are pooled: there
             are that many times as many vectors as labels, and the labels rise.
+        across: The references are a part of all, and other processes call this with the same anchors and the
+            other parts: the statistics are over all of them. None: these are all.
 
     Returns:
         The statistics, differentiable once in anchors and references. Of several equal maxima one gets the
@@ -121,7 +125,7 @@ def pair_statistics(
     Raises:
         ValueError: References with several centres are to be reduced to a maximum, or their labels fall.
     """
-    function = LogitFunction(logits)
+    function = LogitFunction(logits, 1.0 if across is None else across.parameter_factor)
     if centers is not None and (
         any(reduction.kind == "maximum" for reduction in reductions)
         or bool((reference_labels[1:] < reference_labels[:-1]).any())
@@ -133,7 +137,7 @@ def pair_statistics(
         dense = Dense.of(
             anchor_labels, reference_labels, self_index, function, reductions, normalize, centers
         )
-        return _densely(anchors, references, dense)
+        return _densely(anchors, references, dense, across)
     sizes = cross_tile_sizes(len(anchors))
     cross = Cross.of(
         anchor_labels, reference_labels, self_index, function, reductions, normalize, sizes, centers
@@ -143,34 +147,47 @@ def pair_statistics(
         part = replace(cross, reductions=some)
         return CrossStatistics.apply(anchors, references, offset, part, *function.parameters)  # type: ignore[no-any-return]
 
-    return PairStatistics(_in_passes(reductions, reduce), *cross.counts(len(reference_labels)))
+    counts = cross.counts(len(reference_labels))
+    values = _in_passes(reductions, reduce, across)
+    return PairStatistics(values, *(counts if across is None else across.counts(*counts)))
 
 
-def _densely(anchors: Tensor, references: Tensor | None, dense: Dense) -> PairStatistics:
+def _densely(
+    anchors: Tensor, references: Tensor | None, dense: Dense, across: AcrossProcesses | None = None
+) -> PairStatistics:
     def reduce(some: Sequence[Reduction], offset: Tensor | None) -> tuple[Tensor, ...]:
         part = dense if some is dense.reductions else replace(dense, reductions=some)
         values: Tensor = DenseStatistics.apply(anchors, references, offset, part, *dense.logits.parameters)
         return values.unbind()
 
-    return PairStatistics(_in_passes(dense.reductions, reduce), dense.positives, dense.negatives)
+    values, counts = _in_passes(dense.reductions, reduce, across), (dense.positives, dense.negatives)
+    return PairStatistics(values, *(counts if across is None else across.counts(*counts)))
 
 
 def _in_passes(
     reductions: Sequence[Reduction],
     reduce: Callable[[Sequence[Reduction], Tensor | None], tuple[Tensor, ...]],
+    across: AcrossProcesses | None = None,
 ) -> tuple[Tensor, ...]:
     """Reductions that add an earlier number to their logits wait for it; the others go together.
 
     "each" has a shape of its own, and goes alone.
     """
+
+    def whole(some: Sequence[Reduction], offset: Tensor | None = None) -> tuple[Tensor, ...]:
+        values = reduce(some, offset)
+        return values if across is None else across.merged(some, values)
+
     together = [some for some in reductions if some.offset is None and some.kind != "each"]
     if len(together) == len(reductions):
-        return reduce(reductions, None)
-    found = dict(zip(together, reduce(together, None), strict=True)) if together else {}
+        return whole(reductions)
+    found = dict(zip(together, whole(together), strict=True)) if together else {}
     for reduction in reductions:
         if reduction not in found:
             offset = None if reduction.offset is None else found[reductions[reduction.offset]]
-            (found[reduction],) = reduce([reduction], offset)
+            if offset is not None and across is not None:
+                offset = across.as_offset(offset)
+            (found[reduction],) = whole([reduction], offset)
     return tuple(found[reduction] for reduction in reductions)
 
 

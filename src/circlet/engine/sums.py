@@ -61,7 +61,8 @@ class Sum:
         if self.offset is None:
             return [None]
         offsets = self.offset[anchors]
-        return torch.split(offsets[:, None] if offsets.dim() == 1 else offsets, 1, dim=1)
+        # Where no anchor has a positive there are no columns, and splitting would give one without width.
+        return (offsets[:, None] if offsets.dim() == 1 else offsets).unsqueeze(2).unbind(dim=1)
 
     def terms(self, logits: Tensor, offset: Tensor | None, out: Tensor) -> Tensor:
         """f of each logit; 0 for pairs that are left out."""
@@ -126,13 +127,13 @@ class SumGradients:
         """A new tensor: the slopes with all of the anchors' offsets, times gradient and scale."""
         assert self.of_offset is not None
         total = torch.zeros_like(logits)
-        sums_of_slopes = []
-        for offset in self._sums.offsets(anchors):
+        of_offset = torch.zeros_like(self.of_offset[anchors])
+        columns = (of_offset[:, None] if of_offset.dim() == 1 else of_offset).unbind(dim=1)
+        for offset, column in zip(self._sums.offsets(anchors), columns, strict=True):
             weights = self._weights(logits, offset, anchors, workspace)
             total.add_(weights, alpha=self._sums.scale)
-            sums_of_slopes.append(weights.sum(dim=1))
-        of_offset = torch.stack(sums_of_slopes, dim=1)
-        self.of_offset[anchors] += of_offset if self.of_offset.dim() == 2 else of_offset[:, 0]
+            column.copy_(weights.sum(dim=1))
+        self.of_offset[anchors] += of_offset
         return total
 
     def _weights(self, logits: Tensor, offset: Tensor | None, anchors: Anchors, out: Tensor) -> Tensor:

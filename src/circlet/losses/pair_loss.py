@@ -92,7 +92,12 @@ class PairLoss(nn.Module):
         Raises:
             ValueError: Shapes, dtypes or values are not as said, or an embedding is not finite.
         """
-        return self.of_statistics(self.statistics(embeddings, labels, references), embeddings)
+        given = reference_set(embeddings, labels, references)
+        statistics = self._reduced(embeddings, labels, given)
+        if given.spread is None:
+            return self.of_statistics(statistics, embeddings)
+        loss = self.of_statistics(statistics, given.spread.everyone(embeddings))
+        return loss[given.spread.batch.own] if self.reduction == "none" else loss
 
     def of_statistics(self, statistics: PairStatistics, embeddings: Tensor) -> Tensor:
         """The loss from the reduced logits of each anchor, the last step of a call.
@@ -110,14 +115,21 @@ class PairLoss(nn.Module):
     def statistics(
         self, embeddings: Tensor, labels: Tensor, references: ReferencesLike = None
     ) -> PairStatistics:
-        """The reduced logits of each anchor, before the objective; arguments as for a call."""
-        given = reference_set(embeddings, labels, references)
-        reductions, normalize = self.objective.reductions, self.normalize
+        """The reduced logits of each anchor, before the objective; arguments as for a call.
+
+        Where processes share the call, they are of the anchors of all of them.
+        """
+        return self._reduced(embeddings, labels, reference_set(embeddings, labels, references))
+
+    def _reduced(self, embeddings: Tensor, labels: Tensor, given: ReferenceSet) -> PairStatistics:
+        reductions, normalize, spread = self.objective.reductions, self.normalize, given.spread
         if given.is_batch:
             return batch_statistics(embeddings, labels, self.boundary, reductions, normalize=normalize)
-        return pair_statistics(
-            embeddings,
-            labels,
+        if spread is not None:
+            spread.agree(self.text())
+        statistics = pair_statistics(
+            embeddings if spread is None else spread.anchors,
+            labels if spread is None else spread.labels,
             given.vectors,
             given.labels,
             self.boundary,
@@ -125,7 +137,9 @@ class PairLoss(nn.Module):
             given.self_index,
             normalize=normalize,
             centers=None if given.centers == 1 else Centers(given.centers, self.pooling),
+            across=None if spread is None else spread.across,
         )
+        return statistics if spread is None else spread.whole(statistics)
 
     @torch.no_grad()
     def similarities(
@@ -135,8 +149,11 @@ class PairLoss(nn.Module):
 
         Returns:
             The similarities (batch, references), and which of them belong to positives and to negatives.
+            Where processes share the references, they are those of all anchors with this process's own.
         """
         given = reference_set(embeddings, labels, references)
+        if given.spread is not None:
+            embeddings, labels = given.spread.anchors, given.spread.labels
         dtype = torch.promote_types(embeddings.dtype, given.vectors.dtype)
         dtype = torch.promote_types(dtype, torch.float32)
         anchors, vectors = embeddings.to(dtype), given.vectors.to(dtype)
@@ -180,6 +197,11 @@ class PairLoss(nn.Module):
             f"reduction={self.reduction!r}"
         )
 
+    def text(self) -> str:
+        """What processes that share a call must have in common: all but what was learned."""
+        learned = any(True for _ in self.parameters())
+        return type(self).__name__ if learned else f"{type(self).__name__}({self.extra_repr()})"
+
 
 def reference_set(embeddings: Tensor, labels: Tensor, references: ReferencesLike) -> ReferenceSet:
     """What the anchors are compared with, on their device, of whatever was given; arguments as for a call.
@@ -188,6 +210,9 @@ def reference_set(embeddings: Tensor, labels: Tensor, references: ReferencesLike
         ValueError: Shapes, dtypes or values are not as said, or an embedding is not finite.
     """
     _check_batch(embeddings, labels)
+    # Processes that share a call check all embeddings, so that none waits for one that stopped here.
+    if not _shared(references):
+        _check_finite(embeddings)
     if references is None:
         references = _BATCH
     elif isinstance(references, tuple):
@@ -202,6 +227,12 @@ def reference_set(embeddings: Tensor, labels: Tensor, references: ReferencesLike
     if given.vectors.device == given.labels.device == device:
         return given
     return replace(given, vectors=given.vectors.to(device), labels=given.labels.to(device))
+
+
+def _shared(references: ReferencesLike) -> bool:
+    if isinstance(references, ReferenceSet):
+        return references.spread is not None
+    return getattr(references, "process_group", None) is not None
 
 
 def check_reduction(reduction: str) -> None:
@@ -242,6 +273,13 @@ def _check_batch(embeddings: Tensor, labels: Tensor) -> None:
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers, but got {labels.dtype}; labels.long() would fit")
+
+
+def _check_finite(embeddings: Tensor) -> None:
+    """
+    Raises:
+        ValueError: An embedding is not finite.
+    """
     # The sum shows NaN and infinity, or is itself too large; which rows they are in is looked up only then.
     if isfinite(float(embeddings.detach().sum())):
         return

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from circlet.references.spread import Spread
+
 
 @dataclass(frozen=True)
 class ReferenceSet:
@@ -20,6 +22,8 @@ class ReferenceSet:
             computed once for both of its anchors.
         centers: How many vectors make a reference, one after the other: there are that many times as many
             vectors as labels, which then rise. A loss pools their similarities.
+        spread: How several processes share the call, or None where this one computes it alone. The anchors
+            are then `spread.anchors`, and `self_index` is theirs.
     """
 
     vectors: Tensor
@@ -27,6 +31,7 @@ class ReferenceSet:
     self_index: Tensor | None = None
     is_batch: bool = False
     centers: int = 1
+    spread: Spread | None = None
 
 
 class References(Protocol):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from circlet.engine import PairStatistics, Reduction
 from circlet.losses.pair_loss import Averaging, ReferencesLike, averaged, check_reduction, reference_set
 from circlet.references import ReferenceSet
 
@@ -53,12 +54,26 @@ class CenterLoss(nn.Module):
                 "CenterLoss needs the centres as references, one centre for each class: "
                 "references.Proxies(num_classes, embedding_dim), or a pair (vectors, labels)"
             )
-        counted, centre = _own_centre(labels, given)
+        spread = given.spread
+        if spread is not None:
+            spread.agree(f"CenterLoss({self.extra_repr()})")
+            anchors, anchor_labels = spread.anchors, spread.labels
+        else:
+            anchors, anchor_labels = embeddings, labels
+        counted, centre = _own_centre(anchor_labels, given)
         dtype = torch.promote_types(torch.promote_types(embeddings.dtype, given.vectors.dtype), torch.float32)
-        away = embeddings[counted].to(dtype) - given.vectors[centre].to(dtype)
-        loss = torch.zeros(len(labels), dtype=dtype, device=embeddings.device)
+        away = anchors[counted].to(dtype) - given.vectors[centre].to(dtype)
+        loss = torch.zeros(len(anchor_labels), dtype=dtype, device=embeddings.device)
         loss = loss.index_put((counted,), away.square().sum(dim=1) / 2)
-        return averaged(loss, counted, self.reduction)
+        if spread is None:
+            return averaged(loss, counted, self.reduction)
+        one_each = counted.long()
+        if spread.across is not None:
+            (loss,) = spread.across.merged([Reduction("positive", "sum")], [loss])
+            (one_each,) = spread.across.counts(one_each)
+        whole = spread.whole(PairStatistics((loss,), one_each, torch.zeros_like(one_each)))
+        loss = averaged(whole.values[0], whole.having("positive"), self.reduction)
+        return loss[spread.batch.own] if self.reduction == "none" else loss
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"

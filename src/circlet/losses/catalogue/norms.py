@@ -11,7 +11,7 @@ from torch import Tensor
 from circlet.engine import PairStatistics, Reduction, softplus
 from circlet.losses.boundaries import Linear, widened
 from circlet.losses.objectives import Needs
-from circlet.losses.pair_loss import Averaging, PairLoss, ReferencesLike, averaged
+from circlet.losses.pair_loss import Averaging, PairLoss, ReferencesLike, averaged, reference_set
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class _MarginByNorm(PairLoss, ABC):
         Raises:
             ValueError: An anchor has not exactly one positive among the references.
         """
-        statistics = self.statistics(embeddings, labels, references)
+        given = reference_set(embeddings, labels, references)
+        statistics = self._reduced(embeddings, labels, given)
+        everyone = embeddings if given.spread is None else given.spread.everyone(embeddings)
         wrong = (statistics.positive_count != 1).nonzero()
         if len(wrong) > 0:
             position = int(wrong[0])
@@ -54,8 +56,9 @@ class _MarginByNorm(PairLoss, ABC):
                 f"references.Proxies(num_classes, embedding_dim)"
             )
         if self.training:
-            self.observe(_lengths(embeddings, statistics).detach())
-        return self.of_statistics(statistics, embeddings)
+            self.observe(_lengths(everyone, statistics).detach())
+        loss = self.of_statistics(statistics, everyone)
+        return loss[given.spread.batch.own] if given.spread and self.reduction == "none" else loss
 
     def of_statistics(self, statistics: PairStatistics, embeddings: Tensor) -> Tensor:
         """The loss from the log-sum-exp over the other classes, the own cosine and the lengths (batch,)."""

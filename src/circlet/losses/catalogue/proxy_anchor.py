@@ -1,11 +1,13 @@
 """Proxy-Anchor: the proxies are the anchors, and the batch is what they are compared with."""
 
+import torch
 from torch import Tensor
 
 from circlet.engine import PairStatistics, pair_statistics, softplus
 from circlet.losses.boundaries import Thresholds
 from circlet.losses.objectives import Separate
 from circlet.losses.pair_loss import PairLoss, ReferencesLike, reference_set
+from circlet.references import ReferenceSet
 
 
 class ProxyAnchorLoss(PairLoss):
@@ -45,25 +47,33 @@ class ProxyAnchorLoss(PairLoss):
         Raises:
             ValueError: There are no references besides the batch, or shapes or values are not as said.
         """
-        return self.of_statistics(self.statistics(embeddings, labels, references), embeddings)
+        given = reference_set(embeddings, labels, references)
+        sums = self._sums(self._reduced(embeddings, labels, given))
+        return _mean(sums if given.spread is None else given.spread.summed(sums))
 
     def of_statistics(self, statistics: PairStatistics, embeddings: Tensor) -> Tensor:
         """The loss from the reduced logits of each proxy."""
-        positive, negative = (softplus(values) for values in statistics.values)
-        with_positive = (statistics.positive_count > 0).sum()
-        return positive.sum() / with_positive.clamp_min(1) + negative.sum() / max(len(negative), 1)
+        return _mean(self._sums(statistics))
 
     def statistics(
         self, embeddings: Tensor, labels: Tensor, references: ReferencesLike = None
     ) -> PairStatistics:
-        """The reduced logits of each proxy: (proxies,) numbers, not (batch,)."""
-        given = reference_set(embeddings, labels, references)
+        """The reduced logits of each proxy: (proxies,) numbers, not (batch,).
+
+        Where processes share the proxies, they are of this process's own.
+        """
+        return self._reduced(embeddings, labels, reference_set(embeddings, labels, references))
+
+    def _reduced(self, embeddings: Tensor, labels: Tensor, given: ReferenceSet) -> PairStatistics:
         if given.self_index is not None or given.centers > 1:
             raise ValueError(
                 "ProxyAnchorLoss has the references as its anchors and the batch as theirs: give it class "
                 "proxies, references.Proxies(num_classes, embedding_dim), or a pair (vectors, labels), with "
                 "one centre for each class"
             )
+        if given.spread is not None:
+            given.spread.agree(self.text())
+            embeddings, labels = given.spread.facing, given.spread.batch.labels
         reductions = self.objective.reductions
         return pair_statistics(
             given.vectors,
@@ -74,3 +84,16 @@ class ProxyAnchorLoss(PairLoss):
             reductions,
             normalize=self.normalize,
         )
+
+    def _sums(self, statistics: PairStatistics) -> Tensor:
+        """The sums over the proxies, of positives and negatives, and of how many proxies they are."""
+        positive, negative = (softplus(values).sum() for values in statistics.values)
+        with_positive = (statistics.positive_count > 0).sum()
+        return torch.stack(
+            [positive, negative, with_positive, positive.new_tensor(len(statistics.values[0]))]
+        )
+
+
+def _mean(sums: Tensor) -> Tensor:
+    counts = sums[2:].clamp_min(1)
+    return sums[0] / counts[0] + sums[1] / counts[1]

@@ -84,7 +84,8 @@ class SoftTripleLoss(PairLoss):
         loss = super().forward(embeddings, labels, given)
         if self.merging == 0 or given.centers == 1:
             return loss
-        times = len(labels) if self.reduction == "sum" else 1
+        anchors = labels if given.spread is None else given.spread.batch.labels
+        times = len(anchors) if self.reduction == "sum" else 1
         return loss + times * self.merging * _spread(given)
 
 
@@ -98,4 +99,7 @@ def _spread(given: ReferenceSet) -> Tensor:
     first, second = torch.triu_indices(number, number, 1, device=centers.device)
     # Above 0, as the distance of equal centres has no gradient.
     squared = (2 - 2 * cosines[:, first, second]).clamp_min(1e-12)
-    return squared.sqrt().sum() / (len(centers) * number * (number - 1))
+    total = torch.stack([squared.sqrt().sum(), squared.new_tensor(len(centers))])
+    if given.spread is not None:
+        total = given.spread.summed(total)
+    return total[0] / (total[1] * number * (number - 1))
