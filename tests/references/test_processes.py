@@ -12,8 +12,8 @@ from circlet import losses, references
 from processes import Processes
 
 DIM, PICTURES, CLASSES = 6, 24, 7
-# Rows of the whole batch that each process has: even, uneven, and a process that has none.
-SIZES = {"even": {2: [12, 12], 4: [6, 6, 6, 6]}, "uneven": {2: [17, 7], 4: [9, 0, 14, 1]}}
+# Rows of the whole batch that each process has: even, uneven, and one has none at all.
+CUTS = [[12, 12], [9, 0, 14, 1]]
 PAIR_LOSSES = {
     "circle": lambda: losses.CircleLoss(0.25, 32),
     "circle of the batch": lambda: losses.CircleLoss(0.25, 32, scope="batch"),
@@ -45,6 +45,7 @@ CLASS_LOSSES = {
     "AdaFace": losses.AdaFaceLoss,
     "MagFace": losses.MagFaceLoss,
 }
+OF_EACH_ANCHOR = {"circle, none": lambda: losses.CircleLoss(reduction="none")}
 SEVERAL_CENTERS = {
     "sub-centre ArcFace": losses.SubCenterArcFaceLoss,
     "SoftTriple": losses.SoftTripleLoss,
@@ -115,7 +116,7 @@ def of_process(
     }[kind]()
     inputs, labels = data(first)
     own = share(sizes, group)
-    criterion = {**CLASS_LOSSES, **SEVERAL_CENTERS}[loss]().double()
+    criterion = {**CLASS_LOSSES, **SEVERAL_CENTERS, **OF_EACH_ANCHOR}[loss]().double()
     found = learned(criterion, given, network(), inputs[own], labels[own])
     if kind == "whole proxies":
         found.gradients["proxies"] = given.references.weight.grad
@@ -158,28 +159,112 @@ def assert_as_one(parts: list[Learned], whole: Learned) -> None:
             torch.testing.assert_close(together, whole.gradients[name], rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("cut", SIZES)
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
-def test_pairs_of_all_processes(processes: Processes, loss: str, cut: str, size: int) -> None:
-    sizes = SIZES[cut][size]
+def test_pairs_of_all_processes(processes: Processes, loss: str) -> None:
     for kind, given in (("batch", None), ("memory", memory())):
-        parts = processes.run(of_process, loss, kind, sizes, "mean", 0, size=size)
-        assert_as_one(parts, of_one(PAIR_LOSSES[loss], given))
+        whole = of_one(PAIR_LOSSES[loss], given)
+        for sizes in CUTS:
+            assert_as_one(processes.run(of_process, loss, kind, sizes, "mean", 0, size=len(sizes)), whole)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("cut", SIZES)
 @pytest.mark.parametrize("loss", CLASS_LOSSES)
-def test_proxies_spread_over_processes(processes: Processes, loss: str, cut: str, size: int) -> None:
+def test_proxies_spread_over_processes(processes: Processes, loss: str) -> None:
     whole = of_one(CLASS_LOSSES[loss], proxies())
-    for kind in ("proxies", "whole proxies"):
-        assert_as_one(processes.run(of_process, loss, kind, SIZES[cut][size], "mean", 0, size=size), whole)
+    for sizes in CUTS:
+        assert_as_one(processes.run(of_process, loss, "proxies", sizes, "mean", 0, size=len(sizes)), whole)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("loss", SEVERAL_CENTERS)
-def test_several_centers_spread_over_processes(processes: Processes, loss: str, size: int) -> None:
-    whole = of_one(SEVERAL_CENTERS[loss], proxies(centers=3))
-    parts = processes.run(of_process, loss, "several centers", SIZES["uneven"][size], "mean", 0, size=size)
+@pytest.mark.parametrize("loss", CLASS_LOSSES)
+def test_proxies_that_every_process_has(processes: Processes, loss: str) -> None:
+    whole = of_one(CLASS_LOSSES[loss], proxies())
+    parts = processes.run(of_process, loss, "whole proxies", [17, 7], "mean", 0, size=2)
     assert_as_one(parts, whole)
+
+
+@pytest.mark.parametrize("loss", SEVERAL_CENTERS)
+def test_several_centers_spread_over_processes(processes: Processes, loss: str) -> None:
+    whole = of_one(SEVERAL_CENTERS[loss], proxies(centers=3))
+    for sizes in CUTS:
+        parts = processes.run(of_process, loss, "several centers", sizes, "mean", 0, size=len(sizes))
+        assert_as_one(parts, whole)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("circle", "batch"),
+        ("sigmoid", "batch"),
+        ("ArcFace", "proxies"),
+        ("MagFace", "proxies"),
+        ("MagFace", "whole proxies"),
+        ("sigmoid", "proxies"),
+        ("center", "whole proxies"),
+        ("Proxy-Anchor", "proxies"),
+        ("Proxy-Anchor", "whole proxies"),
+        ("SoftTriple", "several centers"),
+    ],
+)
+def test_a_training_that_adds_gradients_instead_of_averaging(
+    processes: Processes, loss: str, kind: str
+) -> None:
+    given = {"batch": None, "several centers": proxies(centers=3)}.get(kind, proxies())
+    whole = of_one({**CLASS_LOSSES, **SEVERAL_CENTERS}[loss], given)
+    assert_as_one(processes.run(of_process, loss, kind, [17, 7], "sum", 0, size=2), whole)
+
+
+@pytest.mark.parametrize("loss", ["circle", "triplet, hard", "SupCon"])
+def test_a_process_without_any_positive(processes: Processes, loss: str) -> None:
+    """The first 7 pictures are of 7 classes."""
+    whole = of_one(PAIR_LOSSES[loss], None, CLASSES)
+    parts = processes.run(of_process, loss, "batch", [CLASSES, PICTURES - CLASSES], "mean", CLASSES, size=2)
+    assert_as_one(parts, whole)
+
+
+@pytest.mark.parametrize("kind", ["batch", "proxies"])
+def test_losses_of_each_anchor_stay_with_its_process(processes: Processes, kind: str) -> None:
+    whole = of_one(lambda: losses.CircleLoss(reduction="none"), None if kind == "batch" else proxies()).loss
+    parts = processes.run(of_process, "circle, none", kind, [17, 7], "mean", 0, size=2)
+    torch.testing.assert_close(torch.cat([part.loss for part in parts]), whole)
+
+
+def accumulated(group: dist.ProcessGroup | None, kind: str) -> Learned:
+    """Two batches, whose mean gradient is one step's; the memory of the first meets the second."""
+    shared = kind != "proxies" and group is not None
+    given: Any = {"memory": memory, "proxies": lambda: proxies(process_group=group)}[kind]()
+    references_given = references.AllProcesses(given, process_group=group) if shared else given
+    inputs, labels = data()
+    model, criterion, found = network(), losses.CircleLoss(0.25, 32), Learned(torch.zeros(()))
+    for rows in (slice(0, 10), slice(10, 24)):
+        own = rows if group is None else slice(rows.start + dist.get_rank(group), rows.stop, 2)
+        loss = criterion(model(inputs[own]), labels[own], references_given) / 2
+        loss.backward()
+        found.loss = found.loss + loss.detach()
+    found.gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    if kind == "proxies":
+        found.gradients["proxies"] = given.weight.grad
+    if group is not None:
+        for name in found.gradients:
+            put_together(found, name, group, "mean", sharded=name == "proxies")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["memory", "proxies"])
+def test_gradients_accumulate_over_batches(processes: Processes, kind: str) -> None:
+    assert_as_one(processes.run(accumulated, kind, size=2), accumulated(None, kind))
+
+
+def under_ddp(group: dist.ProcessGroup) -> Tensor:
+    model = nn.parallel.DistributedDataParallel(network(), process_group=group)
+    inputs, labels = data()
+    own = share([17, 7], group)
+    everyone = references.AllProcesses(process_group=group)
+    losses.CircleLoss(0.25, 32)(model(inputs[own]), labels[own], everyone).backward()
+    gradient = model.module[0].weight.grad
+    assert gradient is not None
+    return gradient
+
+
+def test_a_network_under_distributed_data_parallel(processes: Processes) -> None:
+    whole = of_one(PAIR_LOSSES["circle"], None).gradients["0.weight"]
+    for gradient in processes.run(under_ddp, size=2):
+        torch.testing.assert_close(gradient, whole, rtol=1e-9, atol=1e-12)

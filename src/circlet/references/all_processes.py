@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from circlet.references.base import References, ReferenceSet
 from circlet.references.batch import Batch
 from circlet.references.gathering import default_group, gather_batch
-from circlet.references.spread import Gradients, SharedAnchors, gradient_factor
+from circlet.references.spread import Gradients, SharedAnchors, check_gradients, gradient_factor
 
 
 class AllProcesses(nn.Module):
@@ -56,8 +56,7 @@ class AllProcesses(nn.Module):
                 f"AllProcesses takes references that every process has whole, but these "
                 f"{type(references).__name__} are spread over processes themselves: give them to the loss"
             )
-        if gradients not in ("mean", "sum"):
-            raise ValueError(f"gradients must be 'mean' or 'sum', but got {gradients!r}")
+        check_gradients(gradients)
         self.references = Batch() if references is None else references
         self.gradients = gradients
         self._group = process_group

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from circlet.references.base import ReferenceSet
 from circlet.references.gathering import agree, device_of, gather_batch
 from circlet.references.sampling import drawn
-from circlet.references.spread import Gradients, SharedReferences, gradient_factor
+from circlet.references.spread import Gradients, SharedReferences, check_gradients, gradient_factor
 
 # Rows that are drawn together when proxies begin.
 _ROWS = 1024
@@ -89,6 +89,7 @@ class Proxies(nn.Module):
             )
         if not 0 < sample_rate <= 1:
             raise ValueError(f"sample_rate must be above 0 and at most 1, but got {sample_rate}")
+        check_gradients(gradients)
         self.num_classes = num_classes
         self.centers = centers
         self.sample_rate = sample_rate

@@ -31,12 +31,12 @@ def _mixed(values: Tensor) -> Tensor:
     """A bijection of 64-bit integers that takes neighbours far apart (the finaliser of SplitMix64)."""
     values = (values ^ _shifted(values, 30)) * _signed(0xBF58476D1CE4E5B9)
     values = (values ^ _shifted(values, 27)) * _signed(0x94D049BB133111EB)
-    return values.bitwise_xor(_shifted(values, 31))
+    return values ^ _shifted(values, 31)
 
 
 def _shifted(values: Tensor, bits: int) -> Tensor:
     """Shifted to the right as unsigned integers, which torch has no shift for."""
-    return (values >> bits) & (2 ** (64 - bits) - 1)
+    return torch.bitwise_right_shift(values, bits).bitwise_and(2 ** (64 - bits) - 1)
 
 
 def _mixed_number(value: int) -> int:

@@ -123,12 +123,15 @@ class SharedReferences(Spread):
         return sum_over_processes(value, self.batch.group)
 
 
-def gradient_factor(gradients: Gradients, group: dist.ProcessGroup) -> float:
-    """What each process's gradients are to be multiplied with.
-
+def check_gradients(gradients: str) -> None:
+    """
     Raises:
         ValueError: It is neither "mean" nor "sum".
     """
     if gradients not in ("mean", "sum"):
         raise ValueError(f"gradients must be 'mean' or 'sum', but got {gradients!r}")
+
+
+def gradient_factor(gradients: Gradients, group: dist.ProcessGroup) -> float:
+    """What each process's gradients are to be multiplied with."""
     return float(dist.get_world_size(group)) if gradients == "mean" else 1.0
