@@ -80,7 +80,9 @@ def test_the_loss_is_that_over_the_sample_and_its_gradient_has_its_rows() -> Non
         criterion(again, LABELS, sampled).backward()
         torch.testing.assert_close(anchors.grad, again.grad)
         gradient = made.weight.grad
-        assert gradient is not None and gradient.is_sparse and gradient.shape == made.weight.shape
+        assert gradient is not None
+        assert gradient.is_sparse
+        assert gradient.shape == made.weight.shape
         assert torch.equal(gradient.coalesce().indices()[0], rows)
         torch.testing.assert_close(gradient.coalesce().values(), vectors.grad)
 
@@ -129,7 +131,8 @@ def of_process(group: dist.ProcessGroup, loss: str) -> tuple[Tensor, Tensor, Ten
     given = made(anchors[own], LABELS[own])
     value = getattr(losses, loss)()(anchors[own], LABELS[own], given)
     value.backward()
-    assert anchors.grad is not None and made.weight.grad is not None
+    assert anchors.grad is not None
+    assert made.weight.grad is not None
     return value.detach(), given.labels, anchors.grad, made.weight.grad.to_dense()
 
 
