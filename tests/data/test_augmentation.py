@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from circlet.data import Augmentation
+from circlet.data import Augmentation, Chance
 from circlet.errors import CircletError
 
 SIZE = 41
@@ -31,7 +31,7 @@ def centroids(images: Tensor) -> Tensor:
 
 
 def varied(augmentation: Augmentation, image: Tensor, count: int = 64) -> Tensor:
-    return augmentation(image.expand(count, 1, SIZE, SIZE), torch.Generator().manual_seed(5))
+    return augmentation(image.expand(count, 1, SIZE, SIZE), Chance.of_part(5, 0, count))
 
 
 def affine(
@@ -43,7 +43,7 @@ def affine(
 
 def test_nothing_to_do_changes_no_bit() -> None:
     images = torch.rand(8, 3, 9, 9)
-    assert torch.equal(Augmentation()(images, torch.Generator()), images)
+    assert torch.equal(Augmentation()(images, Chance.of_part(0, 0, len(images))), images)
 
 
 def test_rotation() -> None:
@@ -109,11 +109,11 @@ def test_the_seed_decides_alone() -> None:
     augmentation = Augmentation(rotation=20, scale=(0.8, 1.2), shear=5, elastic=0.02, horizontal_flip=0.5)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = augmentation(images, torch.Generator().manual_seed(1))
+    first = augmentation(images, Chance.of_part(1, 0, len(images)))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert torch.equal(augmentation(images, torch.Generator().manual_seed(1)), first)
-    assert not torch.allclose(augmentation(images, torch.Generator().manual_seed(2)), first)
+    assert torch.equal(augmentation(images, Chance.of_part(1, 0, len(images))), first)
+    assert not torch.allclose(augmentation(images, Chance.of_part(2, 0, len(images))), first)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_comes_from_outside_continues_the_border() -> None:
     # White paper stays white: no map brings black wedges into it.
     paper = torch.ones(64, 1, SIZE, SIZE)
     everything = Augmentation(rotation=45, translation=0.3, scale=(0.5, 1), shear=20, elastic=0.05)
-    torch.testing.assert_close(everything(paper, torch.Generator().manual_seed(0)), paper)
+    torch.testing.assert_close(everything(paper, Chance.of_part(0, 0, len(paper))), paper)
 
 
 def test_elastic_displaces_by_the_given_share() -> None:
@@ -160,7 +160,7 @@ def test_elastic_displaces_by_the_given_share() -> None:
 def test_a_turn_is_one_of_pixels_whatever_the_sides() -> None:
     # A spot 12 pixels from the middle stays so far from it, in a picture twice as high as wide.
     image = torch.nn.functional.pad(blobs((12, 0)), (0, 0, 20, 20))
-    images = Augmentation(rotation=30)(image.expand(32, 1, -1, -1), torch.Generator().manual_seed(5))
+    images = Augmentation(rotation=30)(image.expand(32, 1, -1, -1), Chance.of_part(5, 0, 32))
     places = centroids(images[:, :, 20:-20])
     torch.testing.assert_close(places.norm(dim=1), torch.full((32,), 12.0), atol=0.1, rtol=0)
     angles = torch.atan2(places[:, 1], places[:, 0]).rad2deg()
@@ -172,7 +172,7 @@ def test_a_turn_is_one_of_pixels_whatever_the_sides() -> None:
 def test_colours_are_drawn_from_their_ranges() -> None:
     def drawn(augmentation: Augmentation, colour: tuple[float, float, float]) -> Tensor:
         images = torch.tensor(colour)[:, None, None].expand(500, 3, 2, 2)
-        return augmentation(images, torch.Generator().manual_seed(1))[:, :, 0, 0]
+        return augmentation(images, Chance.of_part(1, 0, len(images)))[:, :, 0, 0]
 
     grey = (0.4, 0.4, 0.4)
     for most, low, high in ((0.3, 0.7, 1.3), (1.5, 0.0, 2.5)):
@@ -197,7 +197,7 @@ def test_colours_are_drawn_from_their_ranges() -> None:
 
 def test_padding_shifts_by_so_many_pixels_and_what_comes_in_is_black() -> None:
     image = torch.rand(3, 7, 5) + 0.5
-    images = Augmentation(padding=2)(image.expand(400, 3, 7, 5), torch.Generator().manual_seed(2))
+    images = Augmentation(padding=2)(image.expand(400, 3, 7, 5), Chance.of_part(2, 0, 400))
     padded = torch.nn.functional.pad(image, (2, 2, 2, 2))
     seen = {
         (down, across)
@@ -214,7 +214,7 @@ def test_erasing() -> None:
     images = torch.rand(1000, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     fill = torch.tensor([2.0, 3.0, 4.0])[:, None, None]
     before = images.clone()
-    varied = Augmentation(erasing=0.5)(images, torch.Generator().manual_seed(1), fill)
+    varied = Augmentation(erasing=0.5)(images, Chance.of_part(1, 0, len(images)), fill)
     assert torch.equal(images, before)
     erased = (varied == fill).all(dim=1)
     assert torch.equal(varied, torch.where(erased[:, None], fill, images))
@@ -236,7 +236,7 @@ def test_erasing() -> None:
 def test_erasing_leaves_the_other_draws_as_they_were() -> None:
     images = torch.rand(16, 1, SIZE, SIZE)
     settings = {"rotation": 20.0, "horizontal_flip": 0.5, "elastic": 0.02, "brightness": 0.2, "padding": 3}
-    plain = Augmentation(**settings)(images, torch.Generator().manual_seed(1))
-    erased = Augmentation(**settings, erasing=1.0)(images, torch.Generator().manual_seed(1), 7.0)
+    plain = Augmentation(**settings)(images, Chance.of_part(1, 0, len(images)))
+    erased = Augmentation(**settings, erasing=1.0)(images, Chance.of_part(1, 0, len(images)), 7.0)
     torch.testing.assert_close(torch.where(erased == 7, plain, erased), plain, atol=0, rtol=0)
     assert (erased == 7).flatten(1).any(dim=1).all()

@@ -356,6 +356,30 @@ def test_a_broken_file_changes_no_part_of_the_others(photos: Photos) -> None:
             assert torch.equal(batch.images, whole[[0, 2]])
 
 
+def test_pictures_loaded_in_parts_of_a_batch_are_those_of_the_whole(photos: Photos) -> None:
+    everything = Augmentation(
+        rotation=20,
+        elastic=0.03,
+        horizontal_flip=0.5,
+        crop_scale=(0.3, 0.9),
+        padding=2,
+        erasing=0.5,
+        brightness=0.2,
+        hue=0.1,
+    )
+    rows = [0, 2, 1, 2, 0, 2]
+    photos.manifest.paths()[1].write_text("no picture")
+    dataset = photos.dataset(augmentation=everything)
+    whole = dataset.__getitems__(BatchDraw(rows, 5))
+    for cut in range(len(rows)):
+        parts = [
+            dataset.__getitems__(BatchDraw(rows[:cut], 5, 0, len(rows))),
+            dataset.__getitems__(BatchDraw(rows[cut:], 5, cut, len(rows))),
+        ]
+        assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+        assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)
+
+
 def test_workers_change_no_bit_of_parts_at_random(photos: Photos) -> None:
     everything = Augmentation(
         crop_scale=(0.3, 0.9), padding=2, erasing=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1

@@ -141,18 +141,32 @@ def test_the_global_random_state_neither_decides_nor_changes() -> None:
 
 
 @quick
-@given(sizes=class_sizes, k=samples, seed=seeds, rule=rules)
-def test_two_processes_share_the_batches_of_one(sizes: list[int], k: int, seed: int, rule: str) -> None:
+@given(sizes=class_sizes, k=samples, seed=seeds, rule=rules, processes=st.integers(1, 4))
+def test_any_number_of_processes_shares_the_batches_of_one(
+    sizes: list[int], k: int, seed: int, rule: str, processes: int
+) -> None:
     labels = labels_of(sizes)
-    alone = epoch_of(PKSampler(labels, 4, k, seed=seed, epoch=rule))
+    alone = epoch_of(PKSampler(labels, 4, k, seed=seed, epoch=rule), 3, 1)
     parts = [
-        epoch_of(PKSampler(labels, 2, k, seed=seed, epoch=rule, rank=rank, world_size=2)) for rank in (0, 1)
+        epoch_of(PKSampler(labels, 4, k, seed=seed, epoch=rule, rank=rank, world_size=processes), 3, 1)
+        for rank in range(processes)
     ]
-    assert len(parts[0]) == len(parts[1]) == len(alone)
-    for together, first, second in zip(alone, *parts, strict=True):
-        assert first.indices + second.indices == together.indices
-        assert not set(labels[first.indices].tolist()) & set(labels[second.indices].tolist())
-        assert first.seed != second.seed
+    for together, *shares in zip(alone, *parts, strict=True):
+        assert [row for share in shares for row in share.indices] == together.indices
+        classes = [set(labels[share.indices].tolist()) for share in shares]
+        assert sum(map(len, classes)) == 4
+        assert max(map(len, classes)) - min(map(len, classes)) <= 1
+        for share in shares:
+            assert together.indices[share.start : share.start + len(share.indices)] == share.indices
+            assert (share.seed, share.whole) == (together.seed, 4 * k)
+
+
+@given(count=st.integers(1, 50), size=st.integers(1, 9), processes=st.integers(1, 6))
+def test_processes_measure_the_batches_of_one_in_turns(count: int, size: int, processes: int) -> None:
+    parts = [InOrder(count, size, rank=rank, world_size=processes) for rank in range(processes)]
+    batches = [draw.indices for part in parts for draw in part]
+    assert sorted(batches) == [draw.indices for draw in InOrder(count, size)]
+    assert [len(part) for part in parts] == [len(list(part)) for part in parts]
 
 
 def test_short_classes() -> None:
@@ -194,7 +208,11 @@ def test_single_pictures_do_where_no_pairs_are_wanted() -> None:
             {"classes_per_batch": 3, "short_classes": "skip"},
             r"2 to train on \(2 have fewer and are skipped\)",
         ),
-        ([4, 4, 4], {"classes_per_batch": 2, "world_size": 2}, "needs 4 classes"),
+        (
+            [4, 4, 4],
+            {"classes_per_batch": 2, "world_size": 3},
+            "3 processes can't share a batch of 2 classes: give batch.classes at least 3",
+        ),
         ([1, 1, 1], {"classes_per_batch": 2}, "at least 2 pictures of each class"),
         ([4, 4], {"classes_per_batch": 0}, r"batch\.classes must be at least 1, but got 0"),
         ([4, 4], {"classes_per_batch": 2, "samples_per_class": 0}, r"batch\.samples .* got 0"),

@@ -2,6 +2,7 @@
 
 from circlet.data.augmentation import Augmentation
 from circlet.data.broken import BrokenImages
+from circlet.data.chance import Chance
 from circlet.data.glyphs import Glyphs
 from circlet.data.images import Batch, ImageDataset, load
 from circlet.data.manifest import Manifest
@@ -35,6 +36,7 @@ __all__ = [
     "BrokenImages",
     "CUHK03NewProtocol",
     "Cars196",
+    "Chance",
     "DataSource",
     "DukeMTMC",
     "FacePairList",

@@ -12,6 +12,7 @@ from torchvision.io import ImageReadMode
 from circlet.data.alignment import align, manifest_points, template
 from circlet.data.augmentation import Augmentation
 from circlet.data.boxes import NUMBERS
+from circlet.data.chance import Chance
 from circlet.data.decoding import decoded
 from circlet.data.framing import Framing
 from circlet.data.manifest import TURNS, Manifest
@@ -134,12 +135,12 @@ class ImageDataset(Dataset[Batch]):
         return self.__getitems__(BatchDraw([index], None))
 
     def __getitems__(self, draw: BatchDraw) -> Batch:
-        """The pictures of a draw; its seed alone decides how they are varied."""
+        """The pictures of a draw. How one is varied follows from the seed and its place in the batch."""
         drawn = torch.tensor(draw.indices, dtype=torch.int64)
-        generator = None if draw.seed is None else torch.Generator().manual_seed(draw.seed)
+        chance = None if draw.seed is None else Chance.of_part(draw.seed, draw.start, len(drawn), draw.whole)
         numbers = None
-        if self._parts_at_random and generator is not None:
-            numbers = torch.rand(len(drawn), NUMBERS, generator=generator).tolist()
+        if self._parts_at_random and chance is not None:
+            numbers = chance.uniform(NUMBERS).tolist()
         pictures, readable = self._read(drawn, numbers)
         rows, broken = drawn[readable], drawn[~readable].tolist()
         images = pictures.float().div_(255)
@@ -151,8 +152,8 @@ class ImageDataset(Dataset[Batch]):
             for quarters in (1, 2, 3):
                 turned = rotations == 90 * quarters
                 images[turned] = torch.rot90(images[turned], quarters, dims=(2, 3))
-        if self._augmentation is not None and generator is not None and len(images):
-            images = self._augmentation(images, generator, self._normalization.zero())
+        if self._augmentation is not None and chance is not None and len(images):
+            images = self._augmentation(images, chance.of(readable), self._normalization.zero())
         # Large tensors are memory that is new each time, and which the system has to clear first.
         return Batch(self._normalization(images, out=images), self._labels[rows], rows, broken)
 

@@ -1,6 +1,5 @@
 """Samplers: which pictures make a batch."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -14,15 +13,19 @@ from circlet.errors import CircletError
 
 @dataclass(frozen=True)
 class BatchDraw:
-    """One batch to be loaded.
+    """One batch to be loaded, or a process's part of it.
 
     Attributes:
         indices: Rows of the manifest.
-        seed: What all randomness in loading this batch follows from; None: there is none.
+        seed: What all randomness in loading the batch follows from; None: there is none.
+        start: Where this part begins in the batch.
+        whole: How many pictures the batch has; None if this is all of it.
     """
 
     indices: list[int]
     seed: int | None
+    start: int = 0
+    whole: int | None = None
 
 
 class PKSampler(Sampler[BatchDraw]):
@@ -36,13 +39,13 @@ class PKSampler(Sampler[BatchDraw]):
     are left out. With epoch="classes" every class comes once, with K samples, and classes that fill no last
     batch are left out of this epoch.
 
-    The order follows from (seed, epoch) alone, and so is the same on every process. Of several processes each
-    takes its own P classes of a global batch of P * world_size: one process with P = 2p draws the same
-    global batches as two with P = p.
+    The order follows from (seed, epoch) alone, and so is the same on every process. Several processes share
+    the classes of a batch: each takes its part, one class more or less, in the order of their ranks. So any
+    number of processes has the batches of one, and can go on where another number stopped.
 
     Args:
         labels: (pictures,) integers.
-        classes_per_batch: P.
+        classes_per_batch: P, of all processes together.
         samples_per_class: K.
         epoch: What an epoch is; see above.
         short_classes: Of classes with fewer than K samples: "repeat" draws some twice, "skip" leaves
@@ -55,7 +58,8 @@ class PKSampler(Sampler[BatchDraw]):
         short: How many classes have fewer than K samples.
 
     Raises:
-        CircletError: There are fewer than P usable classes, or a number is below 1.
+        CircletError: There are fewer than P usable classes or P is below the number of processes, or a number
+            is below 1.
     """
 
     def __init__(
@@ -73,18 +77,22 @@ class PKSampler(Sampler[BatchDraw]):
         for name, value in (("classes", classes_per_batch), ("samples", samples_per_class)):
             if value < 1:
                 raise CircletError(f"batch.{name} must be at least 1, but got {value}")
+        if classes_per_batch < world_size:
+            raise CircletError(
+                f"{world_size} processes can't share a batch of {classes_per_batch} classes: give "
+                f"batch.classes at least {world_size}, or start fewer processes"
+            )
         order = torch.argsort(labels, stable=True)
         counts = torch.bincount(labels)
         members = [rows.tolist() for rows in torch.split(order, counts.tolist()) if len(rows) > 0]
         self.short = sum(len(rows) < samples_per_class for rows in members)
         if short_classes == "skip":
             members = [rows for rows in members if len(rows) >= samples_per_class]
-        needed = classes_per_batch * world_size
-        if len(members) < needed:
+        if len(members) < classes_per_batch:
             skipped = f" ({self.short} have fewer and are skipped)" if short_classes == "skip" else ""
             raise CircletError(
-                f"a batch needs {needed} classes with {samples_per_class} pictures each, but there are "
-                f"{len(members)} to train on{skipped}: lower batch.classes, or give more classes"
+                f"a batch needs {classes_per_batch} classes with {samples_per_class} pictures each, but "
+                f"there are {len(members)} to train on{skipped}: lower batch.classes, or give more classes"
             )
         if samples_per_class > 1 and max(len(rows) for rows in members) < 2:
             raise CircletError(
@@ -94,12 +102,11 @@ class PKSampler(Sampler[BatchDraw]):
         groups = [1 if epoch == "classes" else max(1, len(rows) // samples_per_class) for rows in members]
         self._members = members
         self._groups_of_class = torch.tensor(groups)
-        self._length = _most_batches(self._groups_of_class, needed)
+        self._length = _most_batches(self._groups_of_class, classes_per_batch)
         self._classes = classes_per_batch
         self._samples = samples_per_class
         self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
+        self._part = _part(classes_per_batch, rank, world_size)
         self._epoch = 0
         self._batch = 0
 
@@ -120,20 +127,20 @@ class PKSampler(Sampler[BatchDraw]):
         return self._length
 
     def __iter__(self) -> Iterator[BatchDraw]:
-        """The batches of an epoch, from the position on."""
+        """The batches of an epoch from the position on, or this process's part of each."""
         epoch, first = self._epoch, self._batch
         generator = torch.Generator().manual_seed(_mixed(self._seed, epoch))
         groups = self._groups(generator)
-        mine = slice(self._rank * self._classes, (self._rank + 1) * self._classes)
+        start, whole = self._part.start * self._samples, self._classes * self._samples
         for position, classes in enumerate(self._classes_of_batches(generator)):
             drawn = [groups[label].pop() for label in classes]
             if position >= first:
-                indices = [row for group in drawn[mine] for row in group]
-                yield BatchDraw(indices, _mixed(self._seed, epoch, position, self._rank))
+                indices = [row for group in drawn[self._part] for row in group]
+                yield BatchDraw(indices, _mixed(self._seed, epoch, position), start, whole)
 
     def _classes_of_batches(self, generator: torch.Generator) -> Iterator[list[int]]:
-        """The classes of each global batch of an epoch."""
-        per_batch = self._classes * self._world_size
+        """The classes of each batch of an epoch."""
+        per_batch = self._classes
         left = self._groups_of_class.clamp(max=self._length)
         surplus = int(left.sum()) - self._length * per_batch
         owners = torch.arange(len(left)).repeat_interleave(left)
@@ -165,21 +172,33 @@ class PKSampler(Sampler[BatchDraw]):
 class InOrder(Sampler[BatchDraw]):
     """Every picture once, in order: for measuring.
 
+    Several processes load each batch once among them, in turns.
+
     Args:
         count: Number of pictures.
         batch_size: Pictures in a batch; the last may have fewer.
+        rank: Of this process.
+        world_size: Number of processes.
     """
 
-    def __init__(self, count: int, batch_size: int) -> None:
+    def __init__(self, count: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self._starts = range(rank * batch_size, count, batch_size * world_size)
         self._count = count
         self._batch_size = batch_size
 
     def __iter__(self) -> Iterator[BatchDraw]:
-        for start in range(0, self._count, self._batch_size):
+        for start in self._starts:
             yield BatchDraw(list(range(start, min(start + self._batch_size, self._count))), None)
 
     def __len__(self) -> int:
-        return math.ceil(self._count / self._batch_size)
+        return len(self._starts)
+
+
+def _part(count: int, rank: int, world_size: int) -> slice:
+    """The part of so many that a process has; the first ones have one more where they do not divide."""
+    least, more = divmod(count, world_size)
+    start = rank * least + min(rank, more)
+    return slice(start, start + least + (rank < more))
 
 
 def _most_batches(groups: Tensor, per_batch: int) -> int:
