@@ -155,7 +155,7 @@ def test_killed_and_continued_by_two_processes(
     process = start_command(*words)
     deadline = time.monotonic() + 120
     # Killed in the second training, with the training itself.
-    while not (files(out, "results.json") and len(files(out, "last.pt")) == 2):
+    while not (files(out, "results.json") and len(files(out, "last")) == 2):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)

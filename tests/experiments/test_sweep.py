@@ -34,7 +34,7 @@ def swept(
     words += ["--evaluation.every", "10"]
     process = start_command(*words)
     deadline = time.monotonic() + 120
-    while not list(out.rglob("last.pt")):
+    while not list(out.rglob("last")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -1,6 +1,7 @@
 """Bad input: the message says what is wrong and what to do, the exit code is not 0, no traceback."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 from torchvision.io import write_png
 
+from checkpoints import model_of
 from circlet.cli import main
+from circlet.training.checkpoint_files import Checkpoints
 
 Fails = Callable[..., str]
 
@@ -183,8 +187,8 @@ def test_checkpoint_of_another_model(
     for run, dim in zip(runs, ("8", "16"), strict=True):
         options = ["--embedder.neck.embedding_dim", dim, "--optimizer.steps", "1"]
         assert main(["train", str(small_recipe), "--output", str(run), *options]) == 0
-    for name in ("best.pt", "last.pt"):
-        (runs[0] / "checkpoints" / name).write_bytes((runs[1] / "checkpoints" / name).read_bytes())
+    shutil.rmtree(runs[0] / "checkpoints")
+    shutil.copytree(runs[1] / "checkpoints", runs[0] / "checkpoints")
     for command in ("train", "evaluate"):
         assert main([command, str(runs[0])]) == 1
         said = capfd.readouterr().err
@@ -198,9 +202,12 @@ def test_damaged_checkpoint(
 ) -> None:
     run = tmp_path / "run"
     assert main(["train", str(small_recipe), "--output", str(run), "--optimizer.steps", "1"]) == 0
-    (run / "checkpoints" / "best.pt").write_bytes(content)
+    (Checkpoints(run / "checkpoints").path("best") / ".metadata").write_bytes(content)
     assert main(["evaluate", str(run)]) == 1
     assert "can't be read" in capfd.readouterr().err
+    (run / "checkpoints" / "best").write_bytes(content)
+    assert main(["evaluate", str(run)]) == 1
+    assert "can't be read: it should hold the name of a folder" in capfd.readouterr().err
 
 
 def test_checkpoint_that_would_execute_code(
@@ -212,9 +219,17 @@ def test_checkpoint_that_would_execute_code(
 
     run = tmp_path / "run"
     assert main(["train", str(small_recipe), "--output", str(run), "--optimizer.steps", "1"]) == 0
-    torch.save({"model": Harm()}, run / "checkpoints" / "best.pt")
+    contents = Checkpoints(run / "checkpoints").path("best") / ".metadata"
+    whole = contents.read_bytes()
+    contents.write_bytes(pickle.dumps(Harm()))
     assert main(["evaluate", str(run)]) == 1
-    assert "can't be read" in capfd.readouterr().err
+    assert "nothing was run" in capfd.readouterr().err
+    # What is no tensor would be read as a pickle.
+    metadata = pickle.loads(whole)
+    metadata.state_dict_metadata["numbers"] = BytesStorageMetadata()
+    contents.write_bytes(pickle.dumps(metadata))
+    assert main(["evaluate", str(run)]) == 1
+    assert "numbers in it is no tensor" in capfd.readouterr().err
     assert not (tmp_path / "harmed").exists()
 
 
@@ -226,10 +241,8 @@ def test_loss_that_is_not_finite_keeps_the_last_checkpoint(
     )
     assert "training stopped at step" in said
     assert "learning_rate" in said
-    checkpoint = tmp_path / "run" / "checkpoints" / "last.pt"
-    assert str(checkpoint) in said
-    state = torch.load(checkpoint, weights_only=True)
-    assert all(value.isfinite().all() for value in state["model"].values())
+    assert str(tmp_path / "run" / "checkpoints") in said
+    assert all(value.isfinite().all() for value in model_of(tmp_path / "run").values())
 
 
 def test_folder_that_is_no_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

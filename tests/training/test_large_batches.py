@@ -9,6 +9,7 @@ import yaml
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
+from checkpoints import model_of
 from circlet.cli import main
 from circlet.losses import CircleLoss, cached_backward
 from circlet.models import ConvNet, Embedder, LinearNeck
@@ -50,10 +51,7 @@ def test_chunks_train_as_whole_batches_do(small_recipe: Path, tmp_path: Path, op
     chunks = trained(small_recipe, tmp_path / "chunks", *options, "--batch.chunk", "5")
     for name in ("loss", "gradient_norm"):
         assert of_training(chunks, name) == pytest.approx(of_training(whole, name), rel=1e-4)
-    states = [
-        torch.load(tmp_path / run / "checkpoints" / "last.pt", weights_only=True)["model"]
-        for run in ("whole", "chunks")
-    ]
+    states = [model_of(tmp_path / run) for run in ("whole", "chunks")]
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4)
 
@@ -96,7 +94,7 @@ def test_batch_normalisation_trains_with_the_statistics_of_chunks(small_recipe: 
     records = trained(small_recipe, tmp_path / "run", "--batch.chunk", "8", "--optimizer.steps", "40")
     losses = of_training(records, "loss")
     assert losses[-1] < losses[0]
-    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["model"]
+    state = model_of(tmp_path / "run")
     # Two chunks a step, each counted once.
     assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {80}
 
@@ -114,7 +112,7 @@ def test_a_memory_learns_and_is_in_the_checkpoint(small_recipe: Path, tmp_path: 
     assert start["expected_loss"] == pytest.approx(16 * (1 - 2 * 0.16) + 1.0986123 + 2.4849066)
     results = json.loads((run / "results.json").read_text())
     assert results["trained"]["recall_at"]["1"] > results["untrained"]["recall_at"]["1"]
-    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
+    state = model_of(run)
     assert state["terms.0.references.vectors"].shape == (56, 8)
     assert (int(state["terms.0.references.taken"]), int(state["terms.0.references.calls"])) == (40 * 16, 40)
 
@@ -168,5 +166,5 @@ def test_the_loss_that_is_not_finite_stops_a_run_with_chunks_too(
     small_recipe.write_text(yaml.safe_dump(recipe))
     assert main(["train", str(small_recipe), "--output", str(tmp_path / "run")]) == 1
     assert "training stopped at step" in capfd.readouterr().err
-    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["model"]
+    state = model_of(tmp_path / "run")
     assert all(value.isfinite().all() for value in state.values())

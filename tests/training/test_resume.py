@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoints import model_of
 from circlet.cli import main
 from circlet.training.run import Run
 
@@ -71,10 +72,7 @@ def test_a_run_killed_in_mid_epoch_ends_bit_equal(
         for figure in ("to_target", "budget", "recall_area"):
             result["convergence"][figure] = result["convergence"][figure]["steps"]
     assert results[0] == results[1]
-    states = [
-        torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
-        for run in (killed, tmp_path / "whole")
-    ]
+    states = [model_of(run) for run in (killed, tmp_path / "whole")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
+from checkpoints import model_of
 from circlet.cli import main
 from circlet.training.run import Run
 
@@ -135,5 +135,5 @@ def test_parameters_of_the_loss_learn_too(small_recipe: Path, tmp_path: Path) ->
     loss = '{"class_path": "circlet.losses.SigmoidLoss", "init_args": {"scale": 10.0, "bias": -10.0}}'
     run = tmp_path / "run"
     assert main(["train", str(small_recipe), "--output", str(run), "--loss", loss]) == 0
-    model = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
+    model = model_of(run)
     assert model["terms.0.criterion.boundary.bias"].item() != -10

@@ -161,7 +161,8 @@ class SparseAdamW(_RowOptimizer):
     def _begin(self, weight: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         if not state:
             state["exp_avg"], state["exp_avg_sq"] = _zeros_like(weight), _zeros_like(weight)
-            state["steps"] = torch.zeros(len(weight), device=weight.device)
+            shape = (len(weight), *[1] * (weight.dim() - 1))
+            state["steps"] = torch.zeros(shape, device=weight.device)
 
     def _update(
         self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
@@ -169,9 +170,8 @@ class SparseAdamW(_RowOptimizer):
         self._begin(weight, state, group)
         first, second = group["betas"]
         steps = state["steps"].add_(1).to(torch.float64)
-        shape = (-1, *[1] * (weight.dim() - 1))
-        rate = (group["lr"] / (1 - first**steps)).to(weight.dtype).view(shape)
-        correction = (1 - second**steps).sqrt().to(weight.dtype).view(shape)
+        rate = (group["lr"] / (1 - first**steps)).to(weight.dtype)
+        correction = (1 - second**steps).sqrt().to(weight.dtype)
         if group["weight_decay"]:
             weight.mul_(1 - group["lr"] * group["weight_decay"])
         mean = state["exp_avg"].lerp_(gradient, 1 - first)

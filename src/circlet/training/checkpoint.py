@@ -1,17 +1,33 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped."""
+"""Checkpoints: all that a training needs to go on as if it had never stopped, on any number of processes.
 
-import pickle
+Everything is tensors by name, numbers too (as text in bytes), so that nothing in a file is executed:
+
+    model.NAME                  the state of network, losses and references
+    optimizer.PARAMETER.NAME    moments and the like
+    trajectories.NAME           which samples crossed the decision boundary
+    random.RANK.NAME            the random state of each process
+    numbers                     progress, learning rates, loss scale, as JSON
+
+Proxies are written as (classes, centers * dim), a row for each class: any number of processes shares them.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.optim import Optimizer
 
 from circlet.errors import CircletError
-from circlet.training.run import written_whole
-
-_KEYS = {"model", "optimizer", "precision", "progress", "random"}
+from circlet.references import Proxies
+from circlet.training.checkpoint_files import new_tensors, read_tensors, sizes_of
 
 
 @dataclass
@@ -46,90 +62,231 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What changes while training, besides the random state.
+    """What changes while training.
 
     Attributes:
-        model: Network and references.
-        optimizer: Its moments and learning rates.
-        precision: The loss scale of half-precision training.
+        model: Network, losses and references.
+        optimizers: Their moments and learning rates.
+        precision: The loss scale of half-precision training, numbers alone.
         progress: Where the training stands.
-        trajectories: Which samples crossed the decision boundary.
+        trajectories: Which samples crossed the decision boundary, tensors alone.
     """
 
     model: nn.Module
-    optimizer: Stateful
+    optimizers: Sequence[Optimizer]
     precision: Stateful
     progress: Progress
     trajectories: Stateful
 
-    def save(self, path: Path) -> None:
-        """Write it with the random state; the file before stays until this one is whole."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "precision": self.precision.state_dict(),
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it with the random state of this process, to be written by all processes together."""
+        sharding = _Sharding(self.model)
+        made = _model_tensors(self.model, sharding)
+        for name, parameter, optimizer in self._stepped():
+            for key, value in optimizer.state[parameter].items():
+                if isinstance(value, Tensor):
+                    made[f"optimizer.{name}.{key}"] = sharding.of(name, value)
+        for key, value in self.trajectories.state_dict().items():
+            made[f"trajectories.{key}"] = value
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        for key, value in _random_state().items():
+            made[f"random.{rank}.{key}"] = value
+        numbers = {
             "progress": asdict(self.progress),
-            "trajectories": self.trajectories.state_dict(),
-            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "precision": self.precision.state_dict(),
+            "groups": [self._group_numbers(optimizer) for optimizer in self.optimizers],
+            "centers": sharding.centers(),
+            "processes": _process_count(),
         }
-        with written_whole(path) as temporary:
-            torch.save(state, temporary)
+        made["numbers"] = torch.frombuffer(bytearray(json.dumps(numbers).encode()), dtype=torch.uint8)
+        return made
 
-    def load(self, path: Path) -> None:
-        """Put back what `save` wrote. Nothing in the file is executed.
+    def load(self, folder: Path) -> None:
+        """Put back what `tensors` gave. All processes call it together.
+
+        The random state goes on where as many processes load it as wrote it. Otherwise it is begun anew, from
+        the step and the rank.
 
         Raises:
-            CircletError: The file is absent or damaged, or belongs to another model or optimiser.
+            CircletError: The checkpoint is damaged, or belongs to another model or optimiser.
         """
-        state = _read(path)
-        _load_model(path, state, self.model)
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise CircletError(f"checkpoint {path} holds the state of another optimiser: {error}") from error
-        self.precision.load_state_dict(state["precision"])
-        for name, value in state["progress"].items():
+        sizes = sizes_of(folder)
+        numbers = read_numbers(folder)
+        _load_model(folder, self.model)
+        self._load_optimizers(folder, numbers["groups"], list(sizes))
+        self.precision.load_state_dict(numbers["precision"])
+        for name, value in numbers["progress"].items():
             setattr(self.progress, name, value)
-        # A run that was begun before they were recorded has some from here on.
-        if "trajectories" in state:
-            self.trajectories.load_state_dict(state["trajectories"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if len(state["random"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        parts = [name for name in sizes if name.startswith("trajectories.")]
+        found = new_tensors(folder, parts)
+        self.trajectories.load_state_dict(
+            {name.removeprefix("trajectories."): value for name, value in found.items()}
+        )
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        prefix = f"random.{rank}."
+        own = new_tensors(folder, [name for name in sizes if name.startswith(prefix)])
+        if numbers["processes"] == _process_count():
+            _set_random_state({name.removeprefix(prefix): value for name, value in own.items()})
+        else:
+            torch.manual_seed(torch.initial_seed() + (self.progress.step << 20) + rank)
+
+    def _stepped(self) -> Iterator[tuple[str, nn.Parameter, Optimizer]]:
+        """The parameters that an optimiser has a state of, with their names in the model."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if optimizer.state.get(parameter):
+                        yield names[parameter], parameter, optimizer
+
+    def _group_numbers(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [
+            {key: value for key, value in group.items() if key != "params"}
+            | {"params": [names[parameter] for parameter in group["params"]]}
+            for group in optimizer.param_groups
+        ]
+
+    def _load_optimizers(self, folder: Path, saved: list[list[dict[str, Any]]], entries: list[str]) -> None:
+        here = [self._group_numbers(optimizer) for optimizer in self.optimizers]
+        if _shape_of(saved) != _shape_of(here):
+            raise CircletError(
+                f"checkpoint {folder} holds the state of another optimiser than the one in the run's "
+                f"config.yaml: put back the config.yaml that it was trained with, or begin a new run"
+            )
+        sharding, sizes, wanted = _Sharding(self.model), sizes_of(folder), {}
+        for optimizer, groups in zip(self.optimizers, saved, strict=True):
+            optimizer.state.clear()
+            for group, numbers in zip(optimizer.param_groups, groups, strict=True):
+                for key, value in numbers.items():
+                    if key != "params":
+                        group[key] = tuple(value) if isinstance(value, list) else value
+                for parameter, name in zip(group["params"], numbers["params"], strict=True):
+                    prefix = f"optimizer.{name}."
+                    for entry in entries:
+                        if entry.startswith(prefix) and "." not in (key := entry.removeprefix(prefix)):
+                            size = sharding.local_size(name, sizes[entry].size)
+                            dtype = sizes[entry].properties.dtype
+                            # Moments lie in memory as their parameter does, or a step goes another way.
+                            value = torch.empty_like(parameter, dtype=dtype, requires_grad=False)
+                            if size != parameter.shape:
+                                # Only fused optimisers have their count of steps on the device.
+                                near = len(size) > 0 or group.get("fused")
+                                place = parameter.device if near else "cpu"
+                                value = torch.empty(size, dtype=dtype, device=place)
+                            optimizer.state[parameter][key] = value
+                            wanted[entry] = sharding.of(name, value)
+        read_tensors(folder, wanted)
 
 
-def load_model(path: Path, model: nn.Module) -> Progress:
-    """Load the network and references alone, to use them; returns where the training stood.
+def load_model(folder: Path, model: nn.Module) -> Progress:
+    """Load network, losses and references alone, to use them; returns where the training stood.
 
     Raises:
-        CircletError: The file is absent or damaged, or belongs to another model.
+        CircletError: The checkpoint is damaged, or belongs to another model.
     """
-    state = _read(path)
-    _load_model(path, state, model)
-    return Progress(**state["progress"])
+    numbers = read_numbers(folder)
+    _load_model(folder, model)
+    return Progress(**numbers["progress"])
 
 
-def _load_model(path: Path, state: dict[str, Any], model: nn.Module) -> None:
+def read_numbers(folder: Path) -> dict[str, Any]:
+    """What is no tensor in a checkpoint.
+
+    Raises:
+        CircletError: The checkpoint is damaged.
+    """
+    if "numbers" not in sizes_of(folder):
+        raise CircletError(f"{folder} is no checkpoint of circlet: it lacks the progress of a training")
+    text = new_tensors(folder, ["numbers"])["numbers"].numpy().tobytes()
     try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        details = " ".join(str(error).split())
-        raise CircletError(
-            f"checkpoint {path} belongs to another model than the one in the run's config.yaml: {details} "
-            f"Put back the config.yaml that it was trained with, or begin a new run"
-        ) from error
+        numbers: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise CircletError(f"checkpoint {folder} can't be read ({error}): it is damaged") from error
+    return numbers
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CircletError(f"there is no checkpoint {path}: train first with `circlet train`")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
+class _Sharding:
+    """Which tensors are a part of what all processes have together: the proxies of each one's classes.
+
+    Args:
+        model: Has the proxies.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = model.named_modules()
+        self._proxies = {
+            f"{name}.weight" if name else "weight": module
+            for name, module in modules
+            if isinstance(module, Proxies)
+        }
+
+    def centers(self) -> dict[str, int]:
+        """Names of proxies, with the centres of each of their classes."""
+        return {name: proxies.centers for name, proxies in self._proxies.items()}
+
+    def of(self, name: str, value: Tensor) -> Tensor:
+        """A tensor with the rows of a parameter as it is written: one of the whole, in the same memory."""
+        proxies = self._proxies.get(name)
+        if proxies is None or value.dim() == 0:
+            return value.detach()
+        width = proxies.centers * math.prod(value.shape[1:])
+        rows = value.detach().reshape(len(proxies.classes), width)
+        group = proxies.process_group
+        if group is None or dist.get_world_size(group) == 1:
+            return rows
+        whole = torch.Size((proxies.num_classes, width))
+        mesh = DeviceMesh.from_group(group, value.device.type)
+        return DTensor.from_local(rows, mesh, [Shard(0)], run_check=False, shape=whole, stride=(width, 1))
+
+    def local_size(self, name: str, size: torch.Size) -> torch.Size:
+        """From the size of what is written to that of this process's tensor."""
+        proxies = self._proxies.get(name)
+        if proxies is None or len(size) == 0:
+            return size
+        return torch.Size((len(proxies.classes) * proxies.centers, size[1] // proxies.centers))
+
+
+def _model_tensors(model: nn.Module, sharding: _Sharding) -> dict[str, Tensor]:
+    return {f"model.{name}": sharding.of(name, value) for name, value in model.state_dict().items()}
+
+
+def _load_model(folder: Path, model: nn.Module) -> None:
+    wanted = _model_tensors(model, _Sharding(model))
+    sizes = {name: entry.size for name, entry in sizes_of(folder).items() if name.startswith("model.")}
+    problems = [f"it lacks {name.removeprefix('model.')}" for name in wanted.keys() - sizes.keys()]
+    problems += [f"it has {name.removeprefix('model.')} besides" for name in sizes.keys() - wanted.keys()]
+    problems += [
+        f"{name.removeprefix('model.')} has the size {list(sizes[name])} there, and here {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in sizes and sizes[name] != value.shape
+    ]
+    if problems:
+        shown = sorted(problems)[:3]
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CircletError(
-            f"checkpoint {path} can't be read ({first_line}): it is damaged or was made by something else"
-        ) from error
-    if not isinstance(state, dict) or not state.keys() >= _KEYS:
-        raise CircletError(f"{path} is no checkpoint of circlet: it lacks the model, optimiser or progress")
-    return state
+            f"checkpoint {folder} belongs to another model than the one in the run's config.yaml: "
+            f"{'; '.join(shown)}{more}. Put back the config.yaml that it was trained with, or begin a new run"
+        )
+    read_tensors(folder, wanted)
+
+
+def _shape_of(groups: list[list[dict[str, Any]]]) -> list[list[tuple[list[str], list[str]]]]:
+    """What has to be the same: which parameters are in which group, and what is set of it."""
+    return [[(group["params"], sorted(group)) for group in optimizer] for optimizer in groups]
+
+
+def _random_state() -> dict[str, Tensor]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state()} | {f"cuda{place}": state for place, state in enumerate(cuda)}
+
+
+def _set_random_state(state: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    cuda = [value for name, value in state.items() if name.startswith("cuda")]
+    if len(cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)
+
+
+def _process_count() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1

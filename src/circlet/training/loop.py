@@ -19,6 +19,7 @@ from circlet.losses import cached_backward
 from circlet.report.measured import figure, main_figure
 from circlet.training.allocator import peak_megabytes
 from circlet.training.checkpoint import Progress, TrainingState
+from circlet.training.checkpoint_files import Checkpoints
 from circlet.training.console import Console
 from circlet.training.embedding import embed
 from circlet.training.learner import Learner
@@ -46,11 +47,11 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
     model, stepper = fabric.setup(learner, optimizer)
     progress = Progress()
     trajectories = Trajectories(len(parts.manifest), recipe.seed)
-    state = TrainingState(learner, optimizer, fabric.strategy.precision, progress, trajectories)
-    last, best = run.checkpoints / "last.pt", run.checkpoints / "best.pt"
-    resumed = last.exists()
+    state = TrainingState(learner, [optimizer], fabric.strategy.precision, progress, trajectories)
+    checkpoints = Checkpoints(run.checkpoints)
+    resumed = checkpoints.has("last")
     if resumed:
-        state.load(last)
+        state.load(checkpoints.path("last"))
         console.say(f"going on from step {progress.step} of {settings.steps}")
     run.rewind(progress.step if resumed else -1)
     records = Records(run)
@@ -74,16 +75,15 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
         # These are written before the last, so that no resumed run believes in one that is not there.
         with written_whole(run.trajectories) as path:
             trajectories.save(path)
-        if value > progress.best:
-            progress.best = value
-            state.save(best)
-        state.save(last)
+        best = value > progress.best
+        progress.best = max(value, progress.best)
+        checkpoints.write(progress.step, ("best", "last") if best else ("last",), state.tensors())
 
     def backward(batch: Batch) -> Tensor:
         """Add the gradients of one of a step's batches; returns its loss."""
         images = batch.images.to(fabric.device, memory_format=torch.channels_last)
         labels = batch.labels.to(fabric.device)
-        with fabric.autocast(), _stopping(progress, last):
+        with fabric.autocast(), _stopping(progress, run.checkpoints):
             loss, _ = cached_backward(
                 learner.network,
                 _chunks(images, recipe.batch.chunk),
@@ -225,7 +225,7 @@ def _chunks(images: Tensor, largest: int) -> Sequence[Tensor]:
 
 
 @contextmanager
-def _stopping(progress: Progress, checkpoint: Path) -> Iterator[None]:
+def _stopping(progress: Progress, checkpoints: Path) -> Iterator[None]:
     """A loss or an embedding that is not finite stops the run before any harm."""
     try:
         yield
@@ -233,5 +233,5 @@ def _stopping(progress: Progress, checkpoint: Path) -> Iterator[None]:
         raise CircletError(
             f"training stopped at step {progress.step + 1}: {error}. Lower optimizer.learning_rate, "
             f"lengthen optimizer.warmup_steps, set optimizer.clip_norm (say 10), or use precision 32-true. "
-            f"The last good checkpoint is {checkpoint}"
+            f"The last good checkpoint is in {checkpoints}"
         ) from error

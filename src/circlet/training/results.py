@@ -12,6 +12,7 @@ from circlet.models import Views
 from circlet.report import write_report
 from circlet.report.run_files import RunFiles
 from circlet.training.checkpoint import load_model
+from circlet.training.checkpoint_files import Checkpoints
 from circlet.training.console import Console
 from circlet.training.embedding import Embedded, RawPixels, embed
 from circlet.training.monitor import BatchPairs, batch_pairs
@@ -35,8 +36,8 @@ def evaluate_run(run: Run, console: Console) -> Record:
     Raises:
         CircletError: The run has no checkpoint, or one of another model.
     """
-    best = run.checkpoints / "best.pt"
-    if not best.is_file():
+    checkpoints = Checkpoints(run.checkpoints)
+    if not checkpoints.has("best"):
         raise CircletError(f"{run.folder} has nothing to measure yet: `circlet train {run.folder}` trains it")
     recipe = read_recipe(run.config).build()
     parts = make_parts(recipe)
@@ -51,7 +52,7 @@ def evaluate_run(run: Run, console: Console) -> Record:
 
     untrained = held_out.measured(embedded_by(parts.learner.embedder), recall_at)
     raw_pixels = held_out.measured(embedded_by(RawPixels(recipe.images.normalizing())), recall_at)
-    progress = load_model(best, parts.learner)
+    progress = load_model(checkpoints.path("best"), parts.learner)
     embedded = embedded_by(parts.learner.embedder)
     console.broken(parts.held_out_broken.add(embedded.broken))
     trained = held_out.measured(embedded, recall_at)
