@@ -24,7 +24,7 @@ from circlet.training.allocator import keep_freed_memory
 from circlet.training.checkpoint import Progress
 from circlet.training.loop import Records, endless
 from circlet.training.monitor import batch_pairs, summary
-from circlet.training.optimizer import make_optimizer, set_learning_rate
+from circlet.training.optimizer import make_optimizers, set_learning_rate
 from circlet.training.pair_gradients import gradient_figures
 from circlet.training.parts import make_parts
 from circlet.training.recipe import Recipe, read_recipe
@@ -49,7 +49,7 @@ def train(recipe: Recipe, folder: Path) -> Seconds:
     parts = make_parts(recipe)
     learner, progress = parts.learner, Progress()
     learner.embedder.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(learner.embedder, learner.terms, recipe.optimizer, fused=True)
+    (optimizer,) = make_optimizers(learner.embedder, learner.terms, recipe.optimizer, fused=True)
     trajectories, records = Trajectories(len(parts.manifest), recipe.seed), Records(Run(folder))
     batches = endless(parts, progress)
     learner.train()
@@ -59,7 +59,7 @@ def train(recipe: Recipe, folder: Path) -> Seconds:
         recording = block % 2 == 1
         with timed(seconds, "with" if recording else "without", shared_by=recipe.log_every):
             for _ in range(recipe.log_every):
-                set_learning_rate(optimizer, recipe.optimizer, progress.step)
+                set_learning_rate([optimizer], recipe.optimizer, progress.step)
                 batch = next(batches)
                 images = batch.images.to(memory_format=torch.channels_last)
                 embeddings = learner.embedder(images)

@@ -10,7 +10,7 @@ from circlet.losses import CosFaceLoss
 from circlet.models import BNNeck, ConvNet, Embedder
 from circlet.references import Proxies
 from circlet.training.learner import Learner, Term
-from circlet.training.optimizer import BackboneHold, OptimizerSettings, make_optimizer, set_learning_rate
+from circlet.training.optimizer import BackboneHold, OptimizerSettings, make_optimizers, set_learning_rate
 
 
 def test_the_papers_schedule_for_faces() -> None:
@@ -67,7 +67,7 @@ def test_a_frozen_backbone_stays_and_then_learns() -> None:
     settings = OptimizerSettings(
         name="sgd", learning_rate=0.1, steps=10, warmup_steps=0, frozen_backbone_steps=2
     )
-    optimizer = make_optimizer(embedder, learner.terms, settings, fused=True)
+    (optimizer,) = make_optimizers(embedder, learner.terms, settings, fused=True)
     hold = BackboneHold(embedder)
     images, labels = torch.rand(8, 1, 16, 16), torch.arange(4).repeat(2)
 
@@ -110,8 +110,8 @@ def test_references_have_a_rate_and_a_decay_of_their_own() -> None:
     settings = OptimizerSettings(
         name="adam", learning_rate=1e-3, references_learning_rate=0.1, references_weight_decay=5e-4
     )
-    optimizer = make_optimizer(embedder, proxies, settings, fused=False)
-    set_learning_rate(optimizer, settings, settings.warmup_steps)
+    (optimizer,) = make_optimizers(embedder, proxies, settings, fused=False)
+    set_learning_rate([optimizer], settings, settings.warmup_steps)
     assert isinstance(optimizer, torch.optim.Adam)
     assert not isinstance(optimizer, torch.optim.AdamW)
     *network, references = optimizer.param_groups

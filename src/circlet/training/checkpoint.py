@@ -79,18 +79,23 @@ class TrainingState:
     trajectories: Stateful
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it with the random state of this process, to be written by all processes together."""
+        """All of it with the random state of this process, to be written by all processes together.
+
+        What each process has of its own but the random state, such as times, is the first one's.
+        """
         sharding = _Sharding(self.model)
         made = _model_tensors(self.model, sharding)
         for name, parameter, optimizer in self._stepped():
             for key, value in optimizer.state[parameter].items():
                 if isinstance(value, Tensor):
                     made[f"optimizer.{name}.{key}"] = sharding.of(name, value)
-        for key, value in self.trajectories.state_dict().items():
-            made[f"trajectories.{key}"] = value
         rank = dist.get_rank() if dist.is_initialized() else 0
         for key, value in _random_state().items():
             made[f"random.{rank}.{key}"] = value
+        if rank > 0:
+            return made
+        for key, value in self.trajectories.state_dict().items():
+            made[f"trajectories.{key}"] = value
         numbers = {
             "progress": asdict(self.progress),
             "precision": self.precision.state_dict(),

@@ -1,6 +1,7 @@
 """The commands train, evaluate and report."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ from circlet.training.allocator import keep_freed_memory
 from circlet.training.console import Console
 from circlet.training.loop import train as run_training
 from circlet.training.parts import make_parts
-from circlet.training.recipe import built_in_recipes, read_recipe, recipe_parser
+from circlet.training.processes import Processes
+from circlet.training.recipe import ParsedRecipe, built_in_recipes, read_recipe, recipe_parser
 from circlet.training.results import evaluate_run, report_run
 from circlet.training.run import Run
 
@@ -23,7 +25,8 @@ def train(arguments: Sequence[str]) -> None:
         prog="circlet train",
         description="Train an embedding by a recipe, or continue a run that was interrupted.",
         epilog="Any key of the recipe can be given: --loss.init_args.margin 0.4 --optimizer.steps 2000. "
-        "`circlet train RECIPE --keys` prints them all.",
+        "`circlet train RECIPE --keys` prints them all. On several processes: torchrun --nproc-per-node 2 "
+        "--no-python circlet train RECIPE --output FOLDER.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -47,8 +50,50 @@ def train(arguments: Sequence[str]) -> None:
     if given.keys:
         print(read_recipe(given.recipe, overrides).text, end="")
         return
+    processes = Processes.of_launcher()
+    console = Console(processes.rank)
+    with processes.telling_who_is_gone():
+        run, parsed = _run_and_recipe(given, overrides, processes)
+        recipe = parsed.build()
+        if recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        keep_freed_memory()
+        parts = make_parts(recipe, processes)
+        if processes.first and not run.config.exists():
+            run.begin(parsed.text)  # only now, so that a mended recipe can be given the same folder again
+        processes.wait()
+        if not run.config.exists():
+            raise CircletError(
+                f"process {processes.rank} does not see {run.config}, which process 0 has written: all "
+                f"machines need the run's folder in one file system; choose one with --output"
+            )
+        for note in parts.notes:
+            console.say(note)
+        console.say(f"run {run.folder}: {parts.describe()}")
+        run_training(recipe, parts, run, console, processes)
+        processes.leave()
+    if not processes.first:
+        return
+    console.say("measuring the best checkpoint beside the network as it began and raw pixels")
+    console.results(evaluate_run(run, console))
+    console.say(f"report: {report_run(run)}")
+
+
+def _run_and_recipe(
+    given: argparse.Namespace, overrides: list[str], processes: Processes
+) -> tuple[Run, ParsedRecipe]:
+    """The run that is begun or goes on, the same on all processes.
+
+    Raises:
+        CircletError: Also if the processes were given different recipes.
+    """
     folder = Path(given.recipe)
-    if (folder / "config.yaml").is_file():
+    # Started again by torchrun, with the same words: the run is there then, if it got so far.
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if restarted and given.output and (given.output / "config.yaml").is_file():
+        run = Run.open(given.output)
+        parsed = read_recipe(run.config)
+    elif (folder / "config.yaml").is_file():
         if overrides or given.output:
             raise CircletError(
                 f"{folder} is a run: it goes on with its own config.yaml and takes no further options "
@@ -57,24 +102,24 @@ def train(arguments: Sequence[str]) -> None:
         run = Run.open(folder)
         parsed = read_recipe(run.config)
     else:
+        if processes.count > 1 and not given.output:
+            raise CircletError(
+                "several processes need the run's folder with --output, so that all have the same one, and "
+                "those that torchrun starts again go on with it"
+            )
         parsed = read_recipe(given.recipe, overrides)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         run = Run.new(given.output or Path("runs") / f"{folder.stem}-{stamp}")
-    console = Console()
-    recipe = parsed.build()
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    keep_freed_memory()
-    parts = make_parts(recipe)
-    if not run.config.exists():  # only now, so that a mended recipe can be given the same folder again
-        run.begin(parsed.text)
-    for note in parts.notes:
-        console.say(note)
-    console.say(f"run {run.folder}: {parts.describe()}")
-    run_training(recipe, parts, run, console)
-    console.say("measuring the best checkpoint beside the network as it began and raw pixels")
-    console.results(evaluate_run(run, console))
-    console.say(f"report: {report_run(run)}")
+    texts = processes.of_all(parsed.text)
+    for rank, text in enumerate(texts):
+        if text != texts[0]:
+            lines = zip(texts[0].splitlines(), text.splitlines(), strict=False)
+            first, other = next((pair for pair in lines if pair[0] != pair[1]), ("its end", "more"))
+            raise CircletError(
+                f"the processes have different recipes: where process 0 has {first.strip()!r}, process "
+                f"{rank} has {other.strip()!r}. Give all of them the same words"
+            )
+    return run, parsed
 
 
 def evaluate(arguments: Sequence[str]) -> None:

@@ -15,18 +15,24 @@ from circlet.training.run import Record
 
 
 class Console:
-    """Lines, tables and, on a terminal, a progress bar."""
+    """Lines, tables and, on a terminal, a progress bar.
 
-    def __init__(self) -> None:
+    Args:
+        rank: Of this process: of several the first one speaks, and the others say what was lost alone.
+    """
+
+    def __init__(self, rank: int = 0) -> None:
+        self._rank = rank
         self._terminal = Terminal(highlight=False, soft_wrap=not sys.stdout.isatty())
 
     def say(self, text: str) -> None:
-        self._terminal.print(text, markup=False)
+        if self._rank == 0:
+            self._terminal.print(text, markup=False)
 
     def broken(self, names: Iterable[str]) -> None:
         """One line for each picture file that can't be read."""
         for name in names:
-            self.say(f"can't read {name}: left out")
+            self._terminal.print(f"can't read {name}: left out", markup=False)
 
     def measured(self, step: int, seconds: float, figures: Record) -> None:
         """One line for a measurement on the held-out pictures."""
@@ -55,7 +61,8 @@ class Console:
     def progress(self, steps: int, done: int) -> Iterator["Bar"]:
         """A bar over the steps with the last record's loss, similarities and throughput."""
         columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Progress(*columns, console=self._terminal, disable=not self._terminal.is_terminal) as progress:
+        hidden = self._rank > 0 or not self._terminal.is_terminal
+        with Progress(*columns, console=self._terminal, disable=hidden) as progress:
             yield Bar(progress, steps, done)
 
     def results(self, results: Record) -> None:

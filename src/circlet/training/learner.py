@@ -1,15 +1,17 @@
 """What is trained: the network, and its losses with the references that learn or remember."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from circlet.losses import PairLoss
 from circlet.models import Embedder
 from circlet.models.necks import Side
-from circlet.references import ReferenceSet
+from circlet.references import AllProcesses, Proxies, ReferenceSet
 
 
 class Term(nn.Module):
@@ -20,6 +22,7 @@ class Term(nn.Module):
         references: Class proxies or a memory; None compares the batch with itself.
         weight: What it is multiplied with in the sum.
         side: Which embeddings it takes: those "before" or "after" the normalisation of the neck.
+        group: The processes that train together; None for one alone.
     """
 
     def __init__(
@@ -29,16 +32,30 @@ class Term(nn.Module):
         *,
         weight: float = 1.0,
         side: Side = "after",
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         self.criterion = criterion
         self.references = references
         self.weight = weight
         self.side = side
+        # In a tuple, so that the state has the same names for any number of processes.
+        self._everyone: tuple[AllProcesses, ...] = ()
+        if group is not None and not isinstance(references, Proxies):
+            self._everyone = (AllProcesses(references, process_group=group, gradients="sum"),)
+
+    def compared(self, embeddings: Tensor, labels: Tensor) -> ReferenceSet | None:
+        """What the embeddings (batch, dim) are compared with; None for the batch itself."""
+        for everyone in self._everyone:
+            given: ReferenceSet = everyone(embeddings, labels)
+            return given
+        return None if self.references is None else self.references(embeddings, labels)
 
 
 class Seen(NamedTuple):
-    """What the first loss was called with, for a look at its pairs.
+    """What the first loss was called with, for a look at its pairs, which no other process has to join in.
+
+    Where processes share proxies, these are the anchors of all with the proxies of this one.
 
     Attributes:
         criterion: The loss.
@@ -80,6 +97,11 @@ class Learner(nn.Module):
         """Maps pictures to what `loss` takes."""
         return self._network[0]
 
+    @property
+    def nothing(self) -> nn.Module:
+        """In place of `network` for a batch without a picture that can be read: normalisations refuse it."""
+        return _Nothing(self.embedder.embedding_dim * (1 if self.network is self.embedder else 2))
+
     def each_term(self) -> list[Term]:
         """The losses in their order."""
         return [term for term in self.terms if isinstance(term, Term)]
@@ -108,15 +130,33 @@ class Learner(nn.Module):
         for term in self.each_term():
             embeddings = sides[term.side]
             # Kept for a look at the pairs: a memory goes on with the call, and holds other vectors then.
-            compared = None if term.references is None else term.references(embeddings, labels)
+            compared = term.compared(embeddings, labels)
             loss: Tensor = term.criterion(embeddings, labels, compared)
             if not torch.isfinite(loss):
                 raise ValueError(f"the loss {type(term.criterion).__name__} is {loss.item()}")
             if not self.values:
-                self.seen = Seen(term.criterion, embeddings.detach(), labels, compared)
+                self.seen = _seen(term.criterion, embeddings, labels, compared)
             self.values.append(loss.detach())
             total = loss if len(self.terms) == 1 and term.weight == 1 else total + term.weight * loss
         return total
+
+
+class _Nothing(nn.Module):
+    """No pictures to no embeddings (0, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), self.width, device=images.device, requires_grad=True)
+
+
+def _seen(criterion: PairLoss, embeddings: Tensor, labels: Tensor, compared: ReferenceSet | None) -> Seen:
+    if compared is not None and compared.spread is not None:
+        embeddings, labels = compared.spread.anchors, compared.spread.labels
+        compared = replace(compared, spread=None)
+    return Seen(criterion, embeddings.detach(), labels, compared)
 
 
 class _BothSides(nn.Module):

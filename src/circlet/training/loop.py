@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from circlet.analysis.effective_rank import effective_rank
 from circlet.data import Batch
@@ -22,59 +22,85 @@ from circlet.training.checkpoint import Progress, TrainingState
 from circlet.training.checkpoint_files import Checkpoints
 from circlet.training.console import Console
 from circlet.training.embedding import embed
+from circlet.training.gradients import Gradients
 from circlet.training.learner import Learner
-from circlet.training.optimizer import BackboneHold, make_optimizer, set_learning_rate
+from circlet.training.optimizer import BackboneHold, make_optimizers, set_learning_rate
 from circlet.training.parts import Parts
+from circlet.training.processes import Processes
 from circlet.training.recipe import Recipe
 from circlet.training.recording import batch_figures
+from circlet.training.replicas import average_buffers, begin_alike
 from circlet.training.run import Record, Run, written_whole
 from circlet.training.trajectories import Trajectories
 
 
-def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
+def train(
+    recipe: Recipe, parts: Parts, run: Run, console: Console, processes: Processes | None = None
+) -> None:
     """Train into a run folder; goes on from the run's last checkpoint if there is one.
+
+    Args:
+        recipe: What to train.
+        parts: Made of it, for this process.
+        run: Where to; all processes see it, and the first writes.
+        console: Of this process.
+        processes: Those that train together; None for one alone.
 
     Raises:
         CircletError: The checkpoint does not fit, too many pictures are broken, or the loss is not finite.
     """
-    fabric = recipe.fabric()
+    processes = processes or Processes()
+    fabric = recipe.fabric(processes.local_rank)
     learner, settings = parts.learner, recipe.optimizer
-    fused = recipe.precision != "16-mixed"
-    optimizer = make_optimizer(learner.embedder, learner.terms, settings, fused=fused)
+    scaled = recipe.precision == "16-mixed"
+    optimizers = make_optimizers(learner.embedder, learner.terms, settings, fused=not scaled)
+    _check_precision(scaled, optimizers, processes)
     backbone = BackboneHold(learner.embedder)
     # Channels last in memory: a third quicker on CPUs, and what the tensor cores of GPUs want.
     learner.embedder.to(memory_format=torch.channels_last)
-    model, stepper = fabric.setup(learner, optimizer)
+    model, *steppers = fabric.setup(learner, *optimizers)
+    begin_alike(learner, processes)
+    gradients = Gradients(learner, processes.group)
     progress = Progress()
     trajectories = Trajectories(len(parts.manifest), recipe.seed)
-    state = TrainingState(learner, [optimizer], fabric.strategy.precision, progress, trajectories)
+    follows = processes.first and parts.follows_samples
+    state = TrainingState(learner, optimizers, fabric.strategy.precision, progress, trajectories)
     checkpoints = Checkpoints(run.checkpoints)
     resumed = checkpoints.has("last")
     if resumed:
         state.load(checkpoints.path("last"))
         console.say(f"going on from step {progress.step} of {settings.steps}")
-    run.rewind(progress.step if resumed else -1)
-    records = Records(run)
+    elif processes.count > 1:
+        torch.manual_seed(recipe.seed + 1 + processes.rank)
+    if processes.first:
+        run.rewind(progress.step if resumed else -1)
+    records = Records(run, writes=processes.first)
 
     def measure() -> None:
+        average_buffers(learner.embedder, processes)
         embedded = embed(
             learner.embedder,
             parts.held_out_images,
             batch_size=recipe.evaluation.batch_size,
             workers=recipe.images.workers,
             device=fabric.device,
+            processes=processes,
         )
-        console.broken(parts.held_out_broken.add(embedded.broken))
-        measured = parts.held_out.measured(embedded, tuple(recipe.evaluation.recall_at)).figures
-        at = {"step": progress.step, "seconds": progress.seconds, "cpu_seconds": progress.cpu_seconds}
-        at["peak_megabytes"] = peak_megabytes(fabric.device)
-        rank = effective_rank(embedded.embeddings)
-        records.add({"kind": "evaluation", **at, **measured, "effective_rank": rank})
-        console.measured(progress.step, progress.seconds, measured)
-        value = _figure(recipe.evaluation.best_by, measured, progress.step)
-        # These are written before the last, so that no resumed run believes in one that is not there.
-        with written_whole(run.trajectories) as path:
-            trajectories.save(path)
+        value = -math.inf
+        broken = parts.held_out_broken.add(embedded.broken)
+        if processes.first:
+            console.broken(broken)
+            measured = parts.held_out.measured(embedded, tuple(recipe.evaluation.recall_at)).figures
+            at = {"step": progress.step, "seconds": progress.seconds, "cpu_seconds": progress.cpu_seconds}
+            at["peak_megabytes"] = peak_megabytes(fabric.device)
+            rank = effective_rank(embedded.embeddings)
+            records.add({"kind": "evaluation", **at, **measured, "effective_rank": rank})
+            console.measured(progress.step, progress.seconds, measured)
+            value = _figure(recipe.evaluation.best_by, measured, progress.step)
+            # These are written before the last, so that no resumed run believes in one that is not there.
+            with written_whole(run.trajectories) as path:
+                trajectories.save(path)
+        value = processes.of_first(value)
         best = value > progress.best
         progress.best = max(value, progress.best)
         checkpoints.write(progress.step, ("best", "last") if best else ("last",), state.tensors())
@@ -85,7 +111,7 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
         labels = batch.labels.to(fabric.device)
         with fabric.autocast(), _stopping(progress, run.checkpoints):
             loss, _ = cached_backward(
-                learner.network,
+                learner.network if len(images) else learner.nothing,
                 _chunks(images, recipe.batch.chunk),
                 lambda outputs: learner.loss(outputs, labels),
                 backward=lambda loss: fabric.backward(loss / recipe.batch.accumulate),
@@ -100,7 +126,8 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
         while progress.step < settings.steps:
             before = progress.seconds
             recorded = progress.step == 0 or (progress.step + 1) % recipe.log_every == 0
-            set_learning_rate(optimizer, settings, progress.step)
+            recorded = recorded and processes.first
+            set_learning_rate(optimizers, settings, progress.step)
             backbone.set(progress.step < settings.frozen_backbone_steps)
             loss = 0.0
             for _ in range(recipe.batch.accumulate):
@@ -111,18 +138,21 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
                 # Before the step, which moves proxies in place.
                 assert learner.seen is not None
                 call = learner.seen
-                trajectories.see(progress.step + 1, batch.indices, *call)
+                if follows:
+                    trajectories.see(progress.step + 1, batch.indices, *call)
             seen = batch_figures(*call) if recorded else {}
             if recorded and len(learner.values) > 1:
                 seen["losses"] = _by_name(learner)
             with _timed(progress):
-                norm = _clip(fabric, model, stepper, settings.clip_norm)
-                stepper.step()
-                stepper.zero_grad()
+                gradients.put_together()
+                norm = _clip(fabric, gradients, optimizers, settings.clip_norm)
+                for stepper in steppers:
+                    stepper.step()
+                    stepper.zero_grad()
             progress.step += 1
             took = progress.seconds - before
 
-            if progress.step == 1:
+            if progress.step == 1 and processes.first:
                 expected = parts.expected_initial_loss()
                 records.add({"kind": "start", "step": 1, "expected_loss": expected, "first_loss": loss})
                 console.first_loss(loss, expected)
@@ -134,9 +164,9 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
                     "seconds": progress.seconds,
                     "cpu_seconds": progress.cpu_seconds,
                     "loss": loss,
-                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "learning_rate": optimizers[0].param_groups[0]["lr"],
                     "gradient_norm": norm,
-                    "images_per_second": recipe.batch.accumulate * len(call.labels) / took,
+                    "images_per_second": recipe.batch.accumulate * math.prod(parts.batch_shape) / took,
                     **seen,
                 }
                 records.add(record)
@@ -144,6 +174,14 @@ def train(recipe: Recipe, parts: Parts, run: Run, console: Console) -> None:
             if progress.step % recipe.evaluation.every == 0 or progress.step == settings.steps:
                 measure()
     records.close()
+
+
+def _check_precision(scaled: bool, optimizers: Sequence[torch.optim.Optimizer], processes: Processes) -> None:
+    if scaled and (processes.count > 1 or len(optimizers) > 1):
+        raise CircletError(
+            "precision 16-mixed scales the gradients of one optimiser in one process: with several processes "
+            "or a sample of the proxies take bf16-mixed or 32-true"
+        )
 
 
 @contextmanager
@@ -172,14 +210,19 @@ def _by_name(learner: Learner) -> dict[str, float]:
     return values
 
 
-def _clip(fabric: Fabric, model: nn.Module, stepper: Any, largest: float) -> float:
+def _clip(
+    fabric: Fabric, gradients: Gradients, optimizers: Sequence[torch.optim.Optimizer], largest: float
+) -> float:
     """Scale the gradients down to a norm of at most `largest` (0: leave them); returns their norm before."""
-    if largest == 0 and getattr(fabric.strategy.precision, "scaler", None) is None:
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
-    # Gradients that are scaled for half precision are unscaled here.
-    norm = fabric.clip_gradients(model, stepper, max_norm=largest or math.inf)
-    return math.nan if norm is None else norm.item()
+    precision = fabric.strategy.precision
+    if getattr(precision, "scaler", None) is not None:
+        for optimizer in optimizers:
+            precision.unscale_gradients(optimizer)
+    norm = gradients.norm()
+    # What is no number stays, for the loss scale to shrink.
+    if largest and norm > largest:
+        gradients.scale(largest / (norm + 1e-6))
+    return norm
 
 
 def endless(parts: Parts, progress: Progress) -> Iterator[Batch]:
@@ -193,18 +236,27 @@ def endless(parts: Parts, progress: Progress) -> Iterator[Batch]:
 
 
 class Records:
-    """Writes each record to metrics.jsonl, and its numbers to TensorBoard."""
+    """Writes each record to metrics.jsonl, and its numbers to TensorBoard.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: Where to.
+        writes: Whether this process does it at all.
+    """
+
+    def __init__(self, run: Run, *, writes: bool = True) -> None:
         self._run = run
+        self._writes = writes
         self._tensorboard = TensorBoardLogger(run.folder, name="", version="tensorboard")
 
     def add(self, record: Record) -> None:
+        if not self._writes:
+            return
         self._run.append(record)
         self._tensorboard.log_metrics(_scalars(record["kind"], record), step=record["step"])
 
     def close(self) -> None:
-        self._tensorboard.finalize("success")
+        if self._writes:
+            self._tensorboard.finalize("success")
 
 
 def _scalars(prefix: str, values: dict[str, Any]) -> dict[str, float]:

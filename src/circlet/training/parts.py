@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -12,8 +13,9 @@ from circlet.errors import CircletError
 from circlet.references import Memory, Proxies
 from circlet.training.held_out import HeldOut
 from circlet.training.learner import Learner, Term
+from circlet.training.processes import Processes
 from circlet.training.recipe import Recipe
-from circlet.training.settings import MemorySettings, ReferencesName
+from circlet.training.settings import FurtherLoss
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class Parts:
     def num_classes(self) -> int:
         return len(self.manifest.label_ids()[1])
 
+    @property
+    def follows_samples(self) -> bool:
+        """Whether this process sees all pairs of its anchors, and not those with its own proxies alone."""
+        references = self.learner.first.references
+        return not (isinstance(references, Proxies) and references.process_group is not None)
+
     def describe(self) -> str:
         """One line that says what is trained on what."""
         parameters = sum(p.numel() for p in self.learner.embedder.parameters())
@@ -71,22 +79,30 @@ class Parts:
     def expected_initial_loss(self) -> float:
         """What the first loss should be for embeddings spread at random; a memory is then still empty."""
         classes, samples = self.batch_shape
-        in_batch = (samples - 1, (classes - 1) * samples)
+
+        def counts(references: nn.Module | None) -> tuple[int, int]:
+            if isinstance(references, Proxies):
+                others = self.num_classes - classes
+                return 1, classes - 1 + round(references.sample_rate * others)
+            return samples - 1, (classes - 1) * samples
+
         return sum(
-            term.weight
-            * term.criterion.expected_initial_loss(
-                *((1, self.num_classes - 1) if isinstance(term.references, Proxies) else in_batch)
-            )
+            term.weight * term.criterion.expected_initial_loss(*counts(term.references))
             for term in self.learner.each_term()
         )
 
 
-def make_parts(recipe: Recipe) -> Parts:
+def make_parts(recipe: Recipe, processes: Processes | None = None) -> Parts:
     """Make the parts of a training; nothing is trained or written yet.
+
+    Args:
+        recipe: What to make.
+        processes: Those that train together, each with its parts; None for one alone.
 
     Raises:
         CircletError: The data does not fit the recipe: no pictures, too few classes, files missing.
     """
+    processes = processes or Processes()
     everything = recipe.data.manifest()
     manifest = everything.split("train")
     if len(manifest) == 0:
@@ -112,10 +128,12 @@ def make_parts(recipe: Recipe) -> Parts:
         epoch=recipe.batch.epoch,
         short_classes=recipe.batch.short_classes,
         seed=recipe.seed,
+        rank=processes.rank,
+        world_size=processes.count,
     )
     return Parts(
         recipe=recipe,
-        learner=Learner(recipe.embedder, _terms(recipe, len(names))),
+        learner=Learner(recipe.embedder, _terms(recipe, len(names), processes.group)),
         manifest=manifest,
         sampler=sampler,
         batches=load(images, sampler, workers=recipe.images.workers),
@@ -128,18 +146,20 @@ def make_parts(recipe: Recipe) -> Parts:
     )
 
 
-def _terms(recipe: Recipe, classes: int) -> list[Term]:
+def _terms(recipe: Recipe, classes: int, group: dist.ProcessGroup | None) -> list[Term]:
     """The losses of a recipe, the first one first, with references of their own."""
     dim = recipe.embedder.embedding_dim
 
-    def references(name: ReferencesName, memory: MemorySettings) -> nn.Module | None:
-        if name == "proxies":
-            return Proxies(classes, dim)
-        return Memory(memory.size, dim, warmup=memory.warmup) if name == "memory" else None
+    def references(one: Recipe | FurtherLoss) -> nn.Module | None:
+        if one.references == "proxies":
+            rate = one.proxies.sample_rate
+            return Proxies(classes, dim, sample_rate=rate, process_group=group, gradients="sum")
+        memory = one.memory
+        return Memory(memory.size, dim, warmup=memory.warmup) if one.references == "memory" else None
 
-    first = Term(recipe.loss, references(recipe.references, recipe.memory), side=recipe.loss_side)
+    first = Term(recipe.loss, references(recipe), side=recipe.loss_side, group=group)
     further = [
-        Term(one.loss, references(one.references, one.memory), weight=one.weight, side=one.side)
+        Term(one.loss, references(one), weight=one.weight, side=one.side, group=group)
         for one in recipe.further_losses
     ]
     return [first, *further]

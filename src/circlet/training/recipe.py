@@ -27,6 +27,7 @@ from circlet.training.settings import (
     FurtherLoss,
     ImageSettings,
     MemorySettings,
+    ProxySettings,
     ReferencesName,
 )
 
@@ -42,6 +43,7 @@ class Recipe:
         references: What anchors are compared with: the "batch" (pair-wise), the batch and a "memory" of
             past embeddings, or "proxies" (class-level).
         memory: The size of the memory, and when it begins.
+        proxies: How many of the proxies take part in a step.
         loss_side: Which embeddings the loss takes: those "before" or "after" the normalisation of the neck.
             Searches always take what the neck calls its search side.
         further_losses: Losses that are added to it, each with its own references, weight and side.
@@ -62,6 +64,7 @@ class Recipe:
     loss: PairLoss
     references: ReferencesName = "batch"
     memory: MemorySettings = field(default_factory=MemorySettings)
+    proxies: ProxySettings = field(default_factory=ProxySettings)
     loss_side: Side = "after"
     further_losses: list[FurtherLoss] = field(default_factory=list)
     images: ImageSettings = field(default_factory=ImageSettings)
@@ -87,14 +90,19 @@ class Recipe:
                 f"proxies"
             )
 
-    def fabric(self) -> Fabric:
+    def fabric(self, place: int = 0) -> Fabric:
         """The device and precision of the training.
+
+        Args:
+            place: Which of the machine's devices, where it has several and each process takes one.
 
         Raises:
             CircletError: This machine has no such accelerator.
         """
+        gpu = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+        devices = [place] if gpu else 1
         try:
-            return Fabric(accelerator=self.accelerator, devices=1, precision=self.precision)
+            return Fabric(accelerator=self.accelerator, devices=devices, precision=self.precision)
         except RuntimeError as error:
             raise CircletError(f"accelerator {self.accelerator!r}: {error} Use auto or cpu") from error
 
@@ -104,6 +112,7 @@ _SETTINGS = (
     ImageSettings,
     BatchSettings,
     MemorySettings,
+    ProxySettings,
     FurtherLoss,
     OptimizerSettings,
     EvaluationSettings,

@@ -80,7 +80,8 @@ class BatchSettings:
     """How batches are drawn: P classes with K samples each.
 
     Args:
-        classes: P, classes in a batch. "auto" fits it to the data, see `chosen`.
+        classes: P, classes in a batch, which several processes share. "auto" fits it to the data, see
+            `chosen`.
         samples: K, samples of each class. "auto" likewise.
         epoch: "images" shows each picture about once an epoch, "classes" each class once.
         short_classes: What happens to classes with fewer than K pictures: "repeat" some, or "skip" the class.
@@ -144,13 +145,31 @@ class MemorySettings:
 
 
 @dataclass
+class ProxySettings:
+    """The class proxies, where references is "proxies"; several processes share them.
+
+    Args:
+        sample_rate: The share of the classes outside of a batch that take part in a step. Below 1 a step's
+            cost follows the sample, which pays from some hundred thousand classes on; `circlet plan` tells.
+    """
+
+    sample_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sample_rate <= 1:
+            raise CircletError(
+                f"proxies.sample_rate must be above 0 and at most 1, but got {self.sample_rate}"
+            )
+
+
+@dataclass
 class FurtherLoss:
     """A loss that is added to the recipe's first one.
 
     Args:
         loss: Any loss of `circlet.losses`.
         references: As in the recipe; each loss has proxies or a memory of its own.
-        memory: As in the recipe.
+        memory, proxies: As in the recipe.
         weight: What the loss is multiplied with in the sum.
         side: As `loss_side` of the recipe.
     """
@@ -158,6 +177,7 @@ class FurtherLoss:
     loss: PairLoss
     references: ReferencesName = "batch"
     memory: MemorySettings = field(default_factory=MemorySettings)
+    proxies: ProxySettings = field(default_factory=ProxySettings)
     weight: float = 1.0
     side: Side = "after"
 
