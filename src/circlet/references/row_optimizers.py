@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
 # Numbers of a weight that are updated together on a CPU: copies of so few stay in its caches, and an update
-# takes a third of the time of one in a single piece.
+# takes half the time of one in a single piece, or less.
 _NUMBERS = 2**18
 
 
