@@ -48,6 +48,8 @@ def gradient_figures(criterion: PairLoss, pairs: BatchPairs) -> GradientFigures:
     else:
         sides = pairs.similarities, pairs.positives, pairs.negatives
     similarities, positives, negatives = sides
+    if similarities.numel() == 0:  # of proxies that processes share, a sample may have none of this one's
+        return GradientFigures(None, {})
     hopeless = torch.where(positives, -1.0, 1.0).to(similarities.dtype)
     if isinstance(criterion.objective, Unified) and criterion.objective.scope == "batch":
         size, most = (
