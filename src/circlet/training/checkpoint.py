@@ -259,15 +259,15 @@ def _model_tensors(model: nn.Module, sharding: _Sharding) -> dict[str, Tensor]:
 def _load_model(folder: Path, model: nn.Module) -> None:
     wanted = _model_tensors(model, _Sharding(model))
     sizes = {name: entry.size for name, entry in sizes_of(folder).items() if name.startswith("model.")}
-    problems = [f"it lacks {name.removeprefix('model.')}" for name in wanted.keys() - sizes.keys()]
-    problems += [f"it has {name.removeprefix('model.')} besides" for name in sizes.keys() - wanted.keys()]
+    problems = [f"it lacks {name.removeprefix('model.')}" for name in wanted if name not in sizes]
     problems += [
         f"{name.removeprefix('model.')} has the size {list(sizes[name])} there, and here {list(value.shape)}"
         for name, value in wanted.items()
         if name in sizes and sizes[name] != value.shape
     ]
+    problems += [f"it has {name.removeprefix('model.')} besides" for name in sizes if name not in wanted]
     if problems:
-        shown = sorted(problems)[:3]
+        shown = problems[:3]
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CircletError(
             f"checkpoint {folder} belongs to another model than the one in the run's config.yaml: "

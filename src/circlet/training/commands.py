@@ -1,4 +1,4 @@
-"""The commands train, evaluate and report."""
+"""The commands train, evaluate, report and merge."""
 
 import argparse
 import os
@@ -10,8 +10,10 @@ import torch
 
 from circlet.errors import CircletError
 from circlet.training.allocator import keep_freed_memory
+from circlet.training.checkpoint_files import Checkpoints
 from circlet.training.console import Console
 from circlet.training.loop import train as run_training
+from circlet.training.merging import merge as merge_checkpoint
 from circlet.training.parts import make_parts
 from circlet.training.processes import Processes
 from circlet.training.recipe import ParsedRecipe, built_in_recipes, read_recipe, recipe_parser
@@ -134,6 +136,31 @@ def report(arguments: Sequence[str]) -> None:
     """circlet report RUN"""
     run = _run_argument("report", "Write the page that shows a run: report.html.", arguments)
     Console().say(f"report: {report_run(run)}")
+
+
+def merge(arguments: Sequence[str]) -> None:
+    """circlet merge RUN [--checkpoint last] [--output FILE]"""
+    parser = argparse.ArgumentParser(
+        prog="circlet merge",
+        description="Write the network, losses and proxies of a run's checkpoint into one file, whatever the "
+        "number of processes that trained it. torch.load(FILE, weights_only=True) reads it.",
+    )
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="which checkpoint (default: best)"
+    )
+    parser.add_argument("--output", type=Path, help="the file (default: RUN/model.pt)")
+    given = parser.parse_args(arguments)
+    run = Run.open(given.run)
+    output = given.output or run.folder / "model.pt"
+    if not output.parent.is_dir():
+        raise CircletError(f"--output {output}: there is no folder {output.parent}")
+    content = merge_checkpoint(Checkpoints(run.checkpoints).path(given.checkpoint), output)
+    numbers = sum(tensor.numel() for tensor in content["model"].values())
+    Console().say(
+        f"{output}: {len(content['model']):,} tensors, {numbers:,} numbers, of step "
+        f"{content['progress']['step']:,}"
+    )
 
 
 def _run_argument(command: str, description: str, arguments: Sequence[str]) -> Run:

@@ -18,6 +18,8 @@ from circlet.errors import CircletError
 
 # How long a process waits for the others: longer than one may need alone to measure.
 TIMEOUT = timedelta(minutes=10)
+# How long the first to come wait for the last.
+_START = timedelta(minutes=2)
 # How long those that are left wait for a sign of one another, to find out who is gone.
 _SIGN_OF_LIFE = 3.0
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -64,19 +66,20 @@ class Processes:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         try:
-            store, _, _ = next(rendezvous("env://", rank, count, timeout=TIMEOUT))
+            store, _, _ = next(rendezvous("env://", rank, count, timeout=_START))
             # A new attempt of torchrun has the store of the one before.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = PrefixStore(f"circlet/{attempt}", store)
             store.set(f"here/{rank}", f"pid {os.getpid()} on {socket.gethostname()}")
-            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
-        except (RuntimeError, ValueError) as error:
+        except RuntimeError as error:
             raise CircletError(
-                f"process {rank} of {count} found not all of the others at {os.environ['MASTER_ADDR']}:"
-                f"{os.environ['MASTER_PORT']} within {TIMEOUT.seconds // 60} minutes ({_first_line(error)}): "
-                f"start as many as WORLD_SIZE says"
+                f"process {rank} of {count} finds no other at {place} ({_first_line(error)}): start as many "
+                f"as WORLD_SIZE says, with one MASTER_ADDR and MASTER_PORT"
             ) from error
+        _wait_for_all(store, rank, count, place)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
         return cls(rank, count, local_rank, dist.group.WORLD, store)
 
     @property
@@ -148,6 +151,18 @@ class Processes:
             f"({_first_line(error)}). The last checkpoint is whole: start the training again, with as many "
             f"processes or another number, and it goes on from there"
         )
+
+
+def _wait_for_all(store: Store, rank: int, count: int, place: str) -> None:
+    here = [f"here/{other}" for other in range(count)]
+    try:
+        store.wait(here, _START)
+    except RuntimeError as error:
+        missing = [str(other) for other in range(count) if not store.check([here[other]])]
+        raise CircletError(
+            f"process {rank} of {count} has waited {_START.seconds} seconds at {place} for process "
+            f"{', '.join(missing)}: start as many as WORLD_SIZE says, on all machines"
+        ) from error
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
