@@ -10,10 +10,11 @@ All is float32. The candidates are
     SGD and AdamW, fused     the same in one pass
     SparseAdam               of torch: the sparse gradient; it has no weight decay
 
-Momentum is 0.9 for SGD, weight decay 1e-4 wherever there is one. The gradients are given: what a backward pass
-takes to make them is not counted. A time is the median of a step on the same weight in one process, where the
-candidates take turns. A memory is how far the second step, which has its state, raises the peak of the
-resident memory of a process of its own, which hands freed memory back. It needs Linux and glibc.
+Momentum is 0.9 for SGD, weight decay 1e-4 wherever there is one. The gradients are given: what a backward
+pass takes to make them is not counted. A time is the median of a step on one weight in a process, where
+candidates take turns; other work on the machine raises those on several threads many times over. A memory
+is how far the second step, which has its state, raises the peak of the resident memory of a process of its
+own, which hands freed memory back. It needs Linux and glibc.
 """
 
 import argparse
