@@ -164,8 +164,8 @@ class SparseAdamW(_RowOptimizer):
     make the first steps of a row that comes late several times too large. `torch.optim.SparseAdam` has such a
     common count, and no weight decay. With a dense gradient it is `torch.optim.AdamW`.
 
-    The state is `exp_avg` and `exp_avg_sq`, of the weight's size and dtype, and `steps`, (rows, 1) in
-    float32. It is there from the first step on, also where no row had a gradient.
+    The state is `exp_avg` and `exp_avg_sq`, of the weight's size and dtype, and `steps`, (rows, 1), float32.
+    It is there from the first step on, also where no row had a gradient.
 
     Args:
         params: Parameters or groups of them, which may have numbers of their own.
@@ -213,7 +213,7 @@ class SparseAdamW(_RowOptimizer):
     def _begin(self, weight: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         if not state:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-            shape = (*weight.shape[:1], *[1] * (weight.dim() - 1))
+            shape = weight.shape[:1] + (1,) * (weight.dim() - 1)
             state["steps"] = torch.zeros(shape, dtype=torch.float32, device=weight.device)
 
     def _update(
