@@ -22,6 +22,7 @@ TIMEOUT = timedelta(minutes=10)
 _START = timedelta(minutes=2)
 # How long those that are left wait for a sign of one another, to find out who is gone.
 _SIGN_OF_LIFE = 3.0
+_PAUSE = 0.5
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -113,6 +114,9 @@ class Processes:
         if self.group is not None:
             self.wait()
             dist.destroy_process_group()
+            # torch 2.14 aborts a process that ends within moments of its last message by gloo: 8 of 40 did,
+            # also without circlet, and none of 28 that paused.
+            time.sleep(_PAUSE)
 
     @contextmanager
     def telling_who_is_gone(self) -> Iterator[None]:
