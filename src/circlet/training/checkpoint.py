@@ -27,7 +27,8 @@ from torch.optim import Optimizer
 
 from circlet.errors import CircletError
 from circlet.references import Proxies
-from circlet.training.checkpoint_files import new_tensors, read_tensors, sizes_of
+from circlet.training.checkpoint_contents import sizes_of
+from circlet.training.checkpoint_files import new_tensors, read_tensors
 
 
 @dataclass
@@ -236,7 +237,7 @@ class _Sharding:
         if proxies is None or value.dim() == 0:
             return value.detach()
         width = proxies.centers * math.prod(value.shape[1:])
-        rows = value.detach().reshape(len(proxies.classes), width)
+        rows = value.detach().view(len(proxies.classes), width)
         group = proxies.process_group
         if group is None or dist.get_world_size(group) == 1:
             return rows

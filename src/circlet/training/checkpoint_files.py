@@ -1,57 +1,23 @@
 """Checkpoints on disk: tensors by name, written by all processes together, read by any number of them."""
 
-import pickle
 import re
 import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from circlet.errors import CircletError
+from circlet.training.checkpoint_blocks import BlockPlanner
+from circlet.training.checkpoint_contents import DAMAGE, Reader, damaged, first_line, sizes_of
 from circlet.training.run import synced, written_whole
-
-_METADATA = ".metadata"
-# What the table of contents of a checkpoint is made of; nothing else is made when it is read.
-_ADMITTED = {
-    "torch.distributed.checkpoint.metadata": {
-        "BytesStorageMetadata",
-        "ChunkStorageMetadata",
-        "Metadata",
-        "MetadataIndex",
-        "StorageMeta",
-        "TensorProperties",
-        "TensorStorageMetadata",
-        "_MEM_FORMAT_ENCODING",
-    },
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-    "torch.serialization": {"_get_layout"},
-    "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
-}
-# What tells that a file is no whole pickle of a table of contents.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class Checkpoints:
@@ -126,12 +92,27 @@ class Checkpoints:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint's folder and sync its files; see `Checkpoints.write`."""
+    """Write a checkpoint's folder and sync its files; see `Checkpoints.write`.
+
+    Raises:
+        CircletError: It can't be written; on all processes, also if one alone failed.
+    """
     writer = FileSystemWriter(folder, sync_files=True, overwrite=True)
-    with warnings.catch_warnings():
-        # That one process writes alone is meant so.
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        save(dict(tensors), storage_writer=writer, no_dist=not dist.is_initialized())
+    alone = not dist.is_initialized()
+    try:
+        with warnings.catch_warnings():
+            # That one process writes alone is meant so.
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            save(dict(tensors), storage_writer=writer, planner=BlockPlanner(), no_dist=alone)
+    except CheckpointException as error:
+        for cause, _ in error.failures.values():
+            # A disk that is full, and the like; anything else is a mistake, to be seen whole.
+            if not isinstance(cause, OSError | RuntimeError):
+                raise cause from error
+        raise CircletError(
+            f"checkpoint {folder} can't be written ({first_line(error)}): see that there is room for it, then "
+            f"start the training again, which goes on from the last one that is whole"
+        ) from error
 
 
 def read_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -150,25 +131,9 @@ def read_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            load(dict(tensors), storage_reader=_Reader(folder), no_dist=True)
-    except (*_DAMAGE, CheckpointException) as error:
-        raise _damaged(folder, error) from error
-
-
-def sizes_of(folder: Path) -> dict[str, TensorStorageMetadata]:
-    """Names of the tensors of a checkpoint, with their sizes and kinds.
-
-    Raises:
-        CircletError: The checkpoint is absent, damaged, or holds anything but tensors.
-    """
-    entries = _contents(folder).state_dict_metadata
-    sizes: dict[str, TensorStorageMetadata] = {}
-    for name, entry in entries.items():
-        # What is no tensor would be read as a pickle.
-        if not isinstance(entry, TensorStorageMetadata):
-            raise CircletError(f"checkpoint {folder} can't be read: {name} in it is no tensor")
-        sizes[name] = entry
-    return sizes
+            load(dict(tensors), storage_reader=Reader(folder), no_dist=True)
+    except DAMAGE as error:
+        raise damaged(folder, error) from error
 
 
 def new_tensors(folder: Path, names: list[str]) -> dict[str, Tensor]:
@@ -178,47 +143,9 @@ def new_tensors(folder: Path, names: list[str]) -> dict[str, Tensor]:
         CircletError: See `sizes_of`.
     """
     sizes = sizes_of(folder)
-    tensors = {name: torch.empty(sizes[name].size, dtype=sizes[name].properties.dtype) for name in names}
+    try:
+        tensors = {name: torch.empty(sizes[name].size, dtype=sizes[name].properties.dtype) for name in names}
+    except DAMAGE as error:
+        raise damaged(folder, error) from error
     read_tensors(folder, tensors)
     return tensors
-
-
-class _Reader(FileSystemReader):
-    """Reads a folder without executing anything that its table of contents may ask for."""
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        contents = _contents(Path(self.path))
-        if contents.storage_meta is None:
-            contents.storage_meta = StorageMeta()
-        contents.storage_meta.load_id = self.load_id
-        return contents
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name in _ADMITTED.get(module, ()):
-            return super().find_class(module, name)
-        if module in ("pathlib", "pathlib._local") and name.endswith("Path"):
-            return Path
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}; nothing was run")
-
-
-def _contents(folder: Path) -> Metadata:
-    path = folder / _METADATA
-    if not path.is_file():
-        raise CircletError(f"checkpoint {folder} can't be read: it has no {_METADATA}, and so is not whole")
-    try:
-        with path.open("rb") as file:
-            contents = _Unpickler(file).load()
-    except _DAMAGE as error:
-        raise _damaged(folder, error) from error
-    if not isinstance(contents, Metadata):
-        raise CircletError(f"checkpoint {folder} can't be read: {path} is no table of contents")
-    return contents
-
-
-def _damaged(folder: Path, error: BaseException) -> CircletError:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CircletError(
-        f"checkpoint {folder} can't be read ({first_line}): it is damaged or was made by something else"
-    )

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circlet.errors import CircletError
 from circlet.training.checkpoint import Progress, read_numbers
-from circlet.training.checkpoint_files import new_tensors, sizes_of
+from circlet.training.checkpoint_contents import sizes_of
+from circlet.training.checkpoint_files import new_tensors
 from circlet.training.run import written_whole
 
 
@@ -47,10 +49,14 @@ def merge(folder: Path, output: Path) -> dict[str, Any]:
         What it holds.
 
     Raises:
-        CircletError: The checkpoint is absent or damaged.
+        CircletError: The checkpoint is absent or damaged, or the file can't be written.
     """
     state, progress = whole_model(folder)
     content = {"model": state, "progress": asdict(progress)}
-    with written_whole(output) as path:
-        torch.save(content, path)
+    try:
+        with written_whole(output) as path:
+            torch.save(content, path)
+    except (OSError, RuntimeError) as error:  # torch says the latter where a folder is absent or a disk full
+        said = str(error).splitlines()[0]
+        raise CircletError(f"{output} can't be written ({said}): choose another with --output") from error
     return content
