@@ -110,8 +110,8 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
             if not isinstance(cause, OSError | RuntimeError):
                 raise cause from error
         raise CircletError(
-            f"checkpoint {folder} can't be written ({first_line(error)}): see that there is room for it, then "
-            f"start the training again, which goes on from the last one that is whole"
+            f"checkpoint {folder} can't be written ({first_line(error)}): see that there is room for it, "
+            f"then start the training again, which goes on from the last one that is whole"
         ) from error
 
 
