@@ -90,12 +90,7 @@ def _run_and_recipe(
         CircletError: Also if the processes were given different recipes.
     """
     folder = Path(given.recipe)
-    # Started again by torchrun, with the same words: the run is there then, if it got so far.
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if restarted and given.output and (given.output / "config.yaml").is_file():
-        run = Run.open(given.output)
-        parsed = read_recipe(run.config)
-    elif (folder / "config.yaml").is_file():
+    if (folder / "config.yaml").is_file():
         if overrides or given.output:
             raise CircletError(
                 f"{folder} is a run: it goes on with its own config.yaml and takes no further options "
@@ -111,7 +106,11 @@ def _run_and_recipe(
             )
         parsed = read_recipe(given.recipe, overrides)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        run = Run.new(given.output or Path("runs") / f"{folder.stem}-{stamp}")
+        place = given.output or Path("runs") / f"{folder.stem}-{stamp}"
+        if "TORCHELASTIC_RUN_ID" in os.environ and Run(place).has(parsed.text):
+            run = Run.open(place)  # torchrun has started the same words again
+        else:
+            run = Run.new(place)
     texts = processes.of_all(parsed.text)
     for rank, text in enumerate(texts):
         if text != texts[0]:

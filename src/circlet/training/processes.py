@@ -70,9 +70,7 @@ class Processes:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         try:
             store, _, _ = next(rendezvous("env://", rank, count, timeout=_START))
-            # A new attempt of torchrun has the store of the one before.
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = PrefixStore(f"circlet/{attempt}", store)
+            store = PrefixStore("circlet", store)
             store.set(f"here/{rank}", f"pid {os.getpid()} on {socket.gethostname()}")
         except RuntimeError as error:
             raise CircletError(

@@ -66,6 +66,10 @@ class Run:
             raise CircletError(f"{folder} holds no run: it has no config.yaml. `circlet train` makes one")
         return cls(folder)
 
+    def has(self, config: str) -> bool:
+        """Whether it was begun with this recipe."""
+        return self.config.is_file() and self.config.read_text() == config
+
     @property
     def config(self) -> Path:
         return self.folder / "config.yaml"
