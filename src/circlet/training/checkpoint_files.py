@@ -87,8 +87,11 @@ class Checkpoints:
         for folder in self._folder.glob("step-*"):
             if folder.name not in named:
                 shutil.rmtree(folder)
-        for folder in self._folder.glob(".step-*.partial"):
-            shutil.rmtree(folder)
+        for partial in self._folder.glob(".*.partial"):  # of a process that was killed
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink()
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
