@@ -17,6 +17,7 @@ _COMMANDS = {
     ),
     "sweep": ("circlet.experiments.commands", "search settings of a recipe, and show how they matter"),
     "merge": ("circlet.training.commands", "write a run's network and proxies into one file"),
+    "plan": ("circlet.training.plan_command", "say what many classes on many processes will cost"),
     "report": ("circlet.training.commands", "write the page that shows a run"),
     "data": ("circlet.data.commands", "read a public data set, check one, or look at its pictures"),
     "explore": ("circlet.analysis.commands", "write the page that shows how each loss moves a pair"),
