@@ -19,7 +19,7 @@ from circlet.training.planning import (
 from circlet.training.planning import (
     plan as planned,
 )
-from circlet.training.speeds import measured
+from circlet.training.speeds import measured, seconds_of_a_call, this_device
 
 # Sampling pays where it makes a step so many times as fast.
 _TIMES = 2.0
@@ -54,7 +54,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
         description="Say what a step of class-level training costs each process, in memory, messages and "
         "time, for classes that are spread over processes. The backbone is not in it.",
         epilog="The speeds are those of this machine, measured in about a second with the threads that a "
-        "process would have (OMP_NUM_THREADS), unless both --teraflops and --memory-bandwidth are given.",
+        "process would have (OMP_NUM_THREADS), unless --teraflops and --memory-bandwidth are given. What "
+        "a call of an operation takes is measured always.",
         allow_abbrev=False,
     )
     parser.add_argument("--classes", type=int, required=True, help="how many there are")
@@ -94,11 +95,11 @@ def _machine(given: argparse.Namespace, training: ClassTraining) -> Machine:
             "--teraflops and --memory-bandwidth describe another machine together, but one is missing: "
             "give both, or none to measure this machine"
         )
-    machine = measured(training, 1e9 * (given.bandwidth or 1))
+    network = 1e9 * (given.bandwidth or 1)
     if given.teraflops is None:
-        return machine
+        return measured(training, network)
     memory = 1e9 * given.memory_bandwidth
-    return replace(machine, products=1e12 * given.teraflops, rows=memory, stream=memory, cached=memory)
+    return Machine(1e12 * given.teraflops, memory, memory, memory, network, seconds_of_a_call(this_device()))
 
 
 def _memory(found: Plan) -> list[list[str]]:

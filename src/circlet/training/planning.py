@@ -2,8 +2,8 @@
 
 Classes are spread over the processes, and a sample of them takes part in a step (`references.Proxies`).
 The figures are of the largest share, in float32, for the step from the embeddings on: the backbone is not
-in them. The counts follow the code of `references.proxies`, `references.sampling`, `engine.cross`, `engine.across` and
-`references.row_optimizers`; docs/scaling.md has the formulas beside what was measured.
+in them. The counts follow the code of `references.proxies`, `references.sampling`, `engine.cross`,
+`engine.across` and `references.row_optimizers`; docs/scaling.md has the formulas beside what was measured.
 """
 
 import math
@@ -28,8 +28,8 @@ _INTEGER = 8
 _TILE_VALUES = 8 + 7 + 16 + 7
 # Calls of torch's operations for each tile, of the two kinds of tiles.
 _CALLS_WITH_FEW_ANCHORS, _CALLS = 95, 205
-# Bytes read and written to decide whether a class takes part: two rounds of mixing 64-bit integers and a third
-# half, then the comparison and the choice.
+# Bytes read and written to decide whether a class takes part: two rounds and a half of mixing 64-bit
+# integers, then the comparison and the choice.
 _DRAW_BYTES = 275
 # Values for each number of the proxies in a step: their lengths, and backward the part along them.
 _PROXY_VALUES = 1 + 3
@@ -301,9 +301,9 @@ def _work(training: ClassTraining, anchors: int, classes: int, rows: float) -> d
     return work | {
         "drawing": Work(stream=classes * _DRAW_BYTES),
         "copying rows": Work(rows=2 * numbers),
-        # Rows of weight and state are read and written back, the gradient is put in order (read and written)
+        # Rows of weight and state are copied and put back; the gradient is put in order (read and written)
         # and read; the rest of the traffic is with copies that stay in the caches.
-        "optimizer": Work(rows=numbers * copied, stream=3 * numbers, cached=numbers * (update + copied - 1)),
+        "optimizer": Work(rows=2 * copied * numbers, stream=3 * numbers, cached=(update - 1) * numbers),
     }
 
 

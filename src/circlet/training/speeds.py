@@ -13,7 +13,7 @@ from circlet.training.planning import VALUE, ClassTraining, Machine
 
 # Numbers of a tensor that no cache holds, as the proxies of a step, and of one that rows are taken from.
 _PROXIES, _LARGE = 2**22, 2**26
-_REPEATS = 3
+_REPEATS = 5
 
 
 def measured(training: ClassTraining, network: float) -> Machine:
@@ -25,9 +25,7 @@ def measured(training: ClassTraining, network: float) -> Machine:
     Returns:
         The speeds of this process with its threads, on an accelerator if there is one.
     """
-    device = torch.device("cpu")
-    if torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator() or device
+    device = this_device()
     memory = torch.ones(_LARGE, device=device)
     return Machine(
         products=_products(training, device),
@@ -35,8 +33,25 @@ def measured(training: ClassTraining, network: float) -> Machine:
         stream=_stream(memory),
         cached=_cached(training, device),
         network=network,
-        call=_call(device),
+        call=seconds_of_a_call(device),
     )
+
+
+def this_device() -> torch.device:
+    """The accelerator if there is one."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
+
+
+def seconds_of_a_call(device: torch.device) -> float:
+    """What a call of a small operation takes: on an accelerator, how fast this processor gives it work."""
+    small = torch.zeros(8, device=device)
+
+    def calls() -> None:
+        for _ in range(1000):
+            small.add_(1.0)
+
+    return _seconds(calls, device) / 1000
 
 
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -105,13 +120,3 @@ def _cached(training: ClassTraining, device: torch.device) -> float:
             tile.sum(dim=1)
 
     return 8 * 9 * tile.numel() * VALUE / _seconds(passes, device)
-
-
-def _call(device: torch.device) -> float:
-    small = torch.zeros(8, device=device)
-
-    def calls() -> None:
-        for _ in range(1000):
-            small.add_(1.0)
-
-    return _seconds(calls, device) / 1000
