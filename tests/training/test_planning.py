@@ -41,7 +41,7 @@ def sent_in_a_step(group: dist.ProcessGroup, classes: int, dim: int) -> list[tup
     """Each collective of a step, and the bytes of the whole tensor."""
     proxies = references.Proxies(classes, dim, sample_rate=0.5, process_group=group)
     rank, calls = dist.get_rank(group), []
-    originals = dist.all_gather, dist.all_reduce, dist.reduce_scatter
+    originals = dist.all_gather, dist.all_reduce, dist.all_to_all_single
 
     def all_gather(parts: list[Tensor], own: Tensor, **more: Any) -> Any:
         calls.append(("all-gather", size_of(parts)))
@@ -51,17 +51,17 @@ def sent_in_a_step(group: dist.ProcessGroup, classes: int, dim: int) -> list[tup
         calls.append(("all-reduce", size_of([tensor])))
         return originals[1](tensor, *more, **named)
 
-    def reduce_scatter(own: Tensor, parts: list[Tensor], **more: Any) -> Any:
-        calls.append(("reduce-scatter", size_of(parts)))
-        return originals[2](own, parts, **more)
+    def all_to_all(parts: Tensor, whole: Tensor, *more: Any, **named: Any) -> Any:
+        calls.append(("all-to-all", size_of([whole])))
+        return originals[2](parts, whole, *more, **named)
 
-    dist.all_gather, dist.all_reduce, dist.reduce_scatter = all_gather, all_reduce, reduce_scatter
+    dist.all_gather, dist.all_reduce, dist.all_to_all_single = all_gather, all_reduce, all_to_all
     try:
         embeddings = torch.randn(SIZES[rank], dim).requires_grad_()
         labels = torch.randint(classes, (SIZES[rank],))
         losses.CircleLoss()(embeddings, labels, proxies).backward()
     finally:
-        dist.all_gather, dist.all_reduce, dist.reduce_scatter = originals
+        dist.all_gather, dist.all_reduce, dist.all_to_all_single = originals
     return calls
 
 

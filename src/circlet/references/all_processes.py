@@ -16,7 +16,7 @@ class AllProcesses(nn.Module):
 
     Each process compares its own anchors with the whole batch: of N x N blocks of similarities it makes a
     row. The loss is that of the whole batch, and the same on every process. So are its gradients, exactly,
-    on both sides of a pair: one gather brings the embeddings of the others, one reduce-scatter takes their
+    on both sides of a pair: one gather brings the embeddings of the others, one exchange takes their
     gradients back. Batches may have different sizes, also none at all.
 
     The processes must call it together, with the same loss. They are told by an error if dimensions, dtypes

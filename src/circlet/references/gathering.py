@@ -34,7 +34,7 @@ class GatheredBatch:
 
     Attributes:
         embeddings: (whole batch, dim). On the way back each process gets the gradients that all have of its
-            own rows, summed by one reduce-scatter.
+            own rows, sent by one all-to-all, and sums them.
         labels: (whole batch,) integers.
         sizes: The number of rows of each process.
         own: The rows of this process.
@@ -185,13 +185,12 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        most, size = max(ctx.sizes), ctx.sizes[dist.get_rank(ctx.group)]
-        whole = gradient.contiguous()
-        if min(ctx.sizes) < most:
-            whole = torch.cat([_padded(part, most) for part in torch.split(gradient, ctx.sizes)])
-        own = whole.new_empty((most, *whole.shape[1:]))
-        dist.reduce_scatter(own, list(whole.tensor_split(len(ctx.sizes))), group=ctx.group)
-        own = own[:size]
+        # Each process gets what the others have of its rows, and adds it up: as much is sent as in a
+        # reduce-scatter, which gloo makes of an all-reduce, and parts may differ in size.
+        size, count = ctx.sizes[dist.get_rank(ctx.group)], len(ctx.sizes)
+        parts = gradient.new_empty((count * size, *gradient.shape[1:]))
+        dist.all_to_all_single(parts, gradient.contiguous(), [size] * count, ctx.sizes, group=ctx.group)
+        own = parts.view(count, size, *gradient.shape[1:]).sum(dim=0)
         return (own if ctx.factor == 1 else own * ctx.factor), None, None, None
 
 

@@ -15,7 +15,7 @@ from circlet.engine.plan import SMALL_BATCH, cross_tile_sizes
 from circlet.errors import CircletError
 
 Optimizer = Literal["sgd", "adamw"]
-Collective = Literal["all-gather", "all-reduce", "reduce-scatter"]
+Collective = Literal["all-gather", "all-reduce", "all-to-all"]
 
 VALUE = 4
 """Bytes of a float32."""
@@ -261,7 +261,7 @@ def _messages(training: ClassTraining) -> tuple[Message, ...]:
         Message("maxima of two log-sum-exps", "all-reduce", 2 * training.batch * VALUE),
         Message("sums of two log-sum-exps", "all-reduce", 2 * training.batch * VALUE),
         Message("counts of positives and negatives", "all-reduce", 2 * training.batch * _INTEGER),
-        Message("gradients of embeddings", "reduce-scatter", vectors),
+        Message("gradients of embeddings", "all-to-all", training.batch * training.dim * VALUE),
     )
 
 
