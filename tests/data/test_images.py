@@ -1,6 +1,7 @@
 """From files to batches: what is decoded, what is left out, and that batches follow from their seeds."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -356,28 +357,54 @@ def test_a_broken_file_changes_no_part_of_the_others(photos: Photos) -> None:
             assert torch.equal(batch.images, whole[[0, 2]])
 
 
-def test_pictures_loaded_in_parts_of_a_batch_are_those_of_the_whole(photos: Photos) -> None:
-    everything = Augmentation(
-        rotation=20,
-        elastic=0.03,
-        horizontal_flip=0.5,
-        crop_scale=(0.3, 0.9),
-        padding=2,
-        erasing=0.5,
-        brightness=0.2,
-        hue=0.1,
-    )
+EVERYTHING = Augmentation(
+    rotation=20,
+    translation=0.1,
+    scale=(0.8, 1.2),
+    shear=5,
+    elastic=0.03,
+    horizontal_flip=0.5,
+    crop_scale=(0.3, 0.9),
+    padding=2,
+    erasing=0.5,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+    hue=0.1,
+)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_pictures_loaded_in_parts_of_a_batch_are_those_of_the_whole(photos: Photos, cache: bool) -> None:
     rows = [0, 2, 1, 2, 0, 2]
     photos.manifest.paths()[1].write_text("no picture")
-    dataset = photos.dataset(augmentation=everything)
+    dataset = photos.dataset(augmentation=EVERYTHING, cache=cache)
     whole = dataset.__getitems__(BatchDraw(rows, 5))
-    for cut in range(len(rows)):
+    assert whole.broken == [1]
+    for processes in range(1, len(rows) + 1):  # with six, one process has the broken file alone
+        starts = [int(share[0]) for share in torch.arange(len(rows)).tensor_split(processes)]
         parts = [
-            dataset.__getitems__(BatchDraw(rows[:cut], 5, 0, len(rows))),
-            dataset.__getitems__(BatchDraw(rows[cut:], 5, cut, len(rows))),
+            dataset.__getitems__(BatchDraw(rows[start:end], 5, start, len(rows)))
+            for start, end in pairwise([*starts, len(rows)])
         ]
         assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
         assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)
+        assert [row for part in parts for row in part.broken] == [1]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_load_the_tensors_of_one(picture_folder: Path, processes: int) -> None:
+    manifest = ImageFolder(str(picture_folder)).manifest().split("train")
+    dataset = ImageDataset(manifest, size=12, channels=1, augmentation=EVERYTHING)
+
+    def loaded(rank: int, world_size: int) -> list[Batch]:
+        draws = PKSampler(manifest.label_ids()[0], 4, 2, rank=rank, world_size=world_size)
+        return list(load(dataset, draws, workers=0))
+
+    parts = [loaded(rank, processes) for rank in range(processes)]
+    for whole, *shares in zip(loaded(0, 1), *parts, strict=True):
+        assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+        assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
 
 
 def test_workers_change_no_bit_of_parts_at_random(photos: Photos) -> None:

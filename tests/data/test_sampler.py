@@ -141,31 +141,63 @@ def test_the_global_random_state_neither_decides_nor_changes() -> None:
 
 
 @quick
-@given(sizes=class_sizes, k=samples, seed=seeds, rule=rules, processes=st.integers(1, 4))
+@given(sizes=class_sizes, k=samples, seed=seeds, rule=rules, data=st.data())
 def test_any_number_of_processes_shares_the_batches_of_one(
-    sizes: list[int], k: int, seed: int, rule: str, processes: int
+    sizes: list[int], k: int, seed: int, rule: str, data: st.DataObject
 ) -> None:
     labels = labels_of(sizes)
-    alone = epoch_of(PKSampler(labels, 4, k, seed=seed, epoch=rule), 3, 1)
-    parts = [
-        epoch_of(PKSampler(labels, 4, k, seed=seed, epoch=rule, rank=rank, world_size=processes), 3, 1)
+    p = data.draw(st.integers(1, len(sizes)))
+    processes = data.draw(st.integers(1, p))
+    one = PKSampler(labels, p, k, seed=seed, epoch=rule)
+    samplers = [
+        PKSampler(labels, p, k, seed=seed, epoch=rule, rank=rank, world_size=processes)
         for rank in range(processes)
     ]
-    for together, *shares in zip(alone, *parts, strict=True):
-        assert [row for share in shares for row in share.indices] == together.indices
-        classes = [set(labels[share.indices].tolist()) for share in shares]
-        assert sum(map(len, classes)) == 4
-        assert max(map(len, classes)) - min(map(len, classes)) <= 1
+    assert {len(sampler) for sampler in samplers} == {len(one)}
+    parts = [epoch_of(sampler, 3) for sampler in samplers]
+    for together, *shares in zip(epoch_of(one, 3), *parts, strict=True):
+        split = torch.tensor(together.indices).view(p, k).tensor_split(processes)
+        assert [share.indices for share in shares] == [classes.flatten().tolist() for classes in split]
         for share in shares:
             assert together.indices[share.start : share.start + len(share.indices)] == share.indices
-            assert (share.seed, share.whole) == (together.seed, 4 * k)
+            assert (share.seed, share.whole) == (together.seed, p * k)
 
 
-@given(count=st.integers(1, 50), size=st.integers(1, 9), processes=st.integers(1, 6))
+@quick
+@given(
+    sizes=class_sizes,
+    k=samples,
+    seed=seeds,
+    epoch=st.integers(0, 1000),
+    before=st.integers(1, 4),
+    after=st.integers(1, 4),
+    data=st.data(),
+)
+def test_another_number_of_processes_goes_on_in_the_middle_of_an_epoch(
+    sizes: list[int], k: int, seed: int, epoch: int, before: int, after: int, data: st.DataObject
+) -> None:
+    labels = labels_of(sizes)
+
+    def batches(processes: int, first: int) -> list[tuple[list[int], int | None]]:
+        parts = [
+            epoch_of(PKSampler(labels, 4, k, seed=seed, rank=rank, world_size=processes), epoch, first)
+            for rank in range(processes)
+        ]
+        return [
+            ([row for share in shares for row in share.indices], shares[0].seed)
+            for shares in zip(*parts, strict=True)
+        ]
+
+    whole = batches(1, 0)
+    used = data.draw(st.integers(0, len(whole)))
+    assert batches(before, 0)[:used] + batches(after, used) == whole
+
+
+@given(count=st.integers(0, 50), size=st.integers(1, 9), processes=st.integers(1, 6))
 def test_processes_measure_the_batches_of_one_in_turns(count: int, size: int, processes: int) -> None:
+    alone = list(InOrder(count, size))
     parts = [InOrder(count, size, rank=rank, world_size=processes) for rank in range(processes)]
-    batches = [draw.indices for part in parts for draw in part]
-    assert sorted(batches) == [draw.indices for draw in InOrder(count, size)]
+    assert [list(part) for part in parts] == [alone[rank::processes] for rank in range(processes)]
     assert [len(part) for part in parts] == [len(list(part)) for part in parts]
 
 
