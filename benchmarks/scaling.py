@@ -10,17 +10,20 @@ Circle Loss, `SparseSGD` with momentum and weight decay, 512 dimensions, float32
              all 64, 2,048: it has its classes' proxies and sends nothing, so that the network is left out
     dense    400,000 classes, all of them in each step, one process
 
-Each case runs in processes of its own, which measure the speeds that the plan needs just before and just
-after, all at the same time; the plan takes the means. A time is the median of the steps after 3 that are not
-counted; the spread is from the first to the third quartile. In these steps the process keeps freed memory, as
-in `circlet train`. A memory is the peak of the resident memory in the steps before, when freed memory goes
-back, over what the process held after small steps with other proxies; so weights and state are in it. Bytes
-sent are those that the loopback device carried, per process, with what TCP adds. The backbone is not there:
-embeddings are random. It needs Linux and glibc.
+Each case runs in processes of its own. Blocks of 5 steps take turns with measurements of the speeds that
+the plan needs, by all processes at the same time, so that what other jobs on the machine take falls on
+both. The ratio is the median of those of the blocks, each with the mean of the speeds before and after it.
+A time is the median of all steps after 3 that are not counted; the spread is from the first to the third
+quartile. In these steps the process keeps freed memory, as in `circlet train`. A memory is the peak of the
+resident memory in the steps before, when freed memory goes back, over what the process held after small
+steps with other proxies; so weights and state are in it. Bytes sent are those that the loopback device
+carried, per process, with what TCP adds; gloo's reduce-scatter is an all-reduce, and so sends twice what
+the plan says. The backbone is not there: embeddings are random. It needs Linux and glibc.
 """
 
 import argparse
 import ctypes
+import itertools
 import json
 import statistics
 import time
@@ -38,7 +41,7 @@ from circlet.training.allocator import keep_freed_memory
 from circlet.training.planning import ClassTraining, Machine, Plan, plan
 from circlet.training.speeds import measured
 
-WARMUP, MEMORY_STEPS = 3, 2
+WARMUP, MEMORY_STEPS, BLOCK = 3, 2, 5
 # Bytes per second where no process sends anything, for a word on what that leaves out.
 NETWORK = 1e10
 # Bytes of a message for the speed of the network.
@@ -82,14 +85,14 @@ class Found:
     """What a process found.
 
     Attributes:
-        machine: Its speeds.
+        machines: Its speeds before each block of steps, and after the last one.
         steps: Seconds of each step.
         parts: Median seconds of parts of a step.
         memory: Bytes of the peak over what was there before the proxies.
         sent: Bytes that the loopback device carried in a step, for all processes.
     """
 
-    machine: Machine
+    machines: list[Machine]
     steps: list[float]
     parts: dict[str, float]
     memory: int
@@ -106,10 +109,13 @@ def main() -> None:
     for name in given.only:
         case = CASES[name]
         found = run(case, given.steps)
-        planned = plan(case.training, _mean([some.machine for some in found]))
+        planned = plans(case, found)
         print(f"{name}: {describe(case.training)}", flush=True)
         print("\n".join(f"    {line}" for line in compared(case, found, planned)), flush=True)
-        record[name] = {"found": [asdict(some) for some in found], "plan": asdict(planned)}
+        record[name] = {
+            "found": [asdict(some) for some in found],
+            "plans": [asdict(some) for some in planned],
+        }
     if given.output:
         given.output.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -137,15 +143,16 @@ def _process(rank: int, case: Case, steps: int, folder: str) -> None:
     taken.take(MEMORY_STEPS)
     memory = _resident("VmHWM") - before
     keep_freed_memory()
-    machines = [_machine(case, group)]
     taken.take(WARMUP)
-    sent = _loopback()
-    times = taken.take(steps)
-    sent = _loopback() - sent
-    machines.append(_machine(case, group))
+    machines, times, sent = [_machine(case, group)], [], 0
+    for _ in range(steps // BLOCK):
+        start = _loopback()
+        times += taken.take(BLOCK)
+        sent += _loopback() - start
+        machines.append(_machine(case, group))
     medians = [statistics.median(values) for values in zip(*times, strict=True)]
     parts = dict(zip(("forward", "backward", "optimizer"), medians, strict=True))
-    found = Found(_mean(machines), [sum(some) for some in times], parts, memory, sent / steps)
+    found = Found(machines, [sum(some) for some in times], parts, memory, sent / len(times))
     torch.save(found, Path(folder) / f"{rank}")
 
 
@@ -226,19 +233,31 @@ def _loopback() -> int:
     return 0
 
 
-def compared(case: Case, found: list[Found], planned: Plan) -> list[str]:
+def plans(case: Case, found: list[Found]) -> list[Plan]:
+    """One for each block of steps."""
+    speeds = [_mean(list(some)) for some in zip(*(process.machines for process in found), strict=True)]
+    return [plan(case.training, _mean(list(some))) for some in itertools.pairwise(speeds)]
+
+
+def compared(case: Case, found: list[Found], blocks: list[Plan]) -> list[str]:
     """Lines with what was measured, planned, and the ratio."""
     # The slowest process of each step, as the others wait for it.
     steps = [max(times) for times in zip(*(some.steps for some in found), strict=True)]
     low, _, high = statistics.quantiles(steps, n=4)
-    network = planned.seconds.get("network", 0)
-    expected, expected_memory = planned.step, sum(planned.memory.values())
+    planned = blocks[0]
+    seconds = {part: statistics.median(some.seconds[part] for some in blocks) for part in planned.seconds}
+    network, expected_memory = seconds.get("network", 0), sum(planned.memory.values())
+    expected = [some.step - (0 if case.whole else some.seconds["network"]) for some in blocks]
     if not case.whole:
         # The batch was gathered by nobody.
-        expected, expected_memory = planned.step - network, expected_memory - planned.memory["batch"] / 3
+        expected_memory -= planned.memory["batch"] / 3
+    ratio = statistics.median(
+        some / statistics.median(steps[BLOCK * place : BLOCK * (place + 1)])
+        for place, some in enumerate(expected)
+    )
     memory = max(some.memory for some in found)
     lines = [
-        _line("step ms", 1000 * statistics.median(steps), 1000 * expected)
+        _line("step ms", 1000 * statistics.median(steps), 1000 * statistics.median(expected), ratio)
         + f"   quartiles {1000 * low:.1f} to {1000 * high:.1f}",
         _line("memory MiB", memory / 2**20, expected_memory / 2**20),
     ]
@@ -247,12 +266,11 @@ def compared(case: Case, found: list[Found], planned: Plan) -> list[str]:
         lines.append(_line("sent KiB", found[0].sent / case.run / 2**10, sent / 2**10))
     if not case.whole:
         lines.append(f"the network, left out above, adds {1000 * network:.2f} ms at {NETWORK / 1e9:g} GB/s")
-    machine = _mean([some.machine for some in found])
+    machine = _mean([machine for some in found for machine in some.machines])
     parts = "  ".join(f"{name} {1000 * value:.1f}" for name, value in found[0].parts.items())
     lines.append(f"measured parts, ms: {parts}")
     lines.append(
-        "planned parts, ms: "
-        + "  ".join(f"{name} {1000 * value:.1f}" for name, value in planned.seconds.items())
+        "planned parts, ms: " + "  ".join(f"{name} {1000 * value:.1f}" for name, value in seconds.items())
     )
     lines.append(
         f"speeds: products {machine.products / 1e9:.1f} GFLOP/s, rows {machine.rows / 1e9:.1f}, stream "
@@ -262,10 +280,10 @@ def compared(case: Case, found: list[Found], planned: Plan) -> list[str]:
     return lines
 
 
-def _line(name: str, measured_value: float, planned_value: float) -> str:
+def _line(name: str, found: float, planned: float, ratio: float | None = None) -> str:
     return (
-        f"{name:<12} measured {measured_value:,.1f}   planned {planned_value:,.1f}   "
-        f"planned / measured {planned_value / measured_value:.2f}"
+        f"{name:<12} measured {found:,.1f}   planned {planned:,.1f}   "
+        f"planned / measured {planned / found if ratio is None else ratio:.2f}"
     )
 
 
