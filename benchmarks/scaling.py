@@ -17,8 +17,8 @@ A time is the median of all steps after 3 that are not counted; the spread is fr
 quartile. In these steps the process keeps freed memory, as in `circlet train`. A memory is the peak of the
 resident memory in the steps before, when freed memory goes back, over what the process held after small
 steps with other proxies; so weights and state are in it. Bytes sent are those that the loopback device
-carried, per process, with what TCP adds; gloo's reduce-scatter is an all-reduce, and so sends twice what
-the plan says. The backbone is not there: embeddings are random. It needs Linux and glibc.
+carried, per process, with what TCP adds. The backbone is not there: embeddings are random. It needs Linux
+and glibc.
 """
 
 import argparse

@@ -55,7 +55,7 @@ class _RowOptimizer(Optimizer, ABC):
                 state = self.state[parameter]
                 self._begin(parameter, state, group)
                 if gradient.is_sparse:
-                    self._update_rows(parameter, gradient.coalesce(), state, group)
+                    self._update_rows(parameter, in_order(gradient), state, group)
                 else:
                     self._update(parameter, gradient, state, group)
         return loss
@@ -228,6 +228,24 @@ class SparseAdamW(_RowOptimizer):
         square = state["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         root = square.sqrt().div_(_bias_correction(second, steps).sqrt_()).add_(group["eps"])
         weight.addcdiv_(mean, root.div_(rate), value=-1)
+
+
+def in_order(gradient: Tensor) -> Tensor:
+    """A gradient that is sparse over rows, with each row once, rising.
+
+    Autograd forgets that one was so when it puts it into `grad`, and to sort the rows again and copy their
+    values is a tenth of this optimiser's time, and a copy of the gradient.
+    """
+    rows = gradient._indices()[0]
+    if bool((rows[1:] > rows[:-1]).all()):
+        return torch.sparse_coo_tensor(
+            gradient._indices(),
+            gradient._values(),
+            gradient.shape,
+            is_coalesced=True,
+            check_invariants=False,
+        )
+    return gradient.coalesce()
 
 
 def _bias_correction(share: float, steps: Tensor) -> Tensor:

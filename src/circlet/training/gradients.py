@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from circlet.references import Proxies
+from circlet.references.row_optimizers import in_order
 
 
 class Gradients:
@@ -78,7 +79,7 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
         if parameter.grad is None:
             continue
         if parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
+            parameter.grad = in_order(parameter.grad)
             values.append(parameter.grad.values())
         else:
             values.append(parameter.grad)
