@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import socket
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from checkpoints import model_of
 from circlet.cli import main
+from circlet.training import processes
 from circlet.training.run import Record, Run
 from processes import Launched
 
@@ -112,6 +115,26 @@ def test_what_processes_are_told(small_recipe: Path, tmp_path: Path) -> None:
     assert launched.codes() == [1] * 5
     assert "5 processes can't share a batch of 4 classes" in launched.said(3)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_never_comes(
+    small_recipe: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        environment["MASTER_PORT"] = str(free.getsockname()[1])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "_START", timedelta(seconds=1))
+    assert main(["train", str(small_recipe)]) == 1
+    said = capfd.readouterr().err
+    assert "process 0 of 3 does not find all others at 127.0.0.1:" in said
+    assert "1/3 clients joined" in said
+    assert "start as many as WORLD_SIZE says" in said
+    monkeypatch.setenv("RANK", "3")
+    assert main(["train", str(small_recipe)]) == 1
+    assert "RANK is 3, but WORLD_SIZE is 3: ranks are 0 to 2" in capfd.readouterr().err
 
 
 def test_an_incomplete_environment(

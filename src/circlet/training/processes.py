@@ -74,8 +74,8 @@ class Processes:
             store.set(f"here/{rank}", f"pid {os.getpid()} on {socket.gethostname()}")
         except RuntimeError as error:
             raise CircletError(
-                f"process {rank} of {count} finds no other at {place} ({_first_line(error)}): start as many "
-                f"as WORLD_SIZE says, with one MASTER_ADDR and MASTER_PORT"
+                f"process {rank} of {count} does not find all others at {place} ({_first_line(error)}): "
+                f"start as many as WORLD_SIZE says, with one MASTER_ADDR and MASTER_PORT"
             ) from error
         _wait_for_all(store, rank, count, place)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
