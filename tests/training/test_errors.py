@@ -196,16 +196,16 @@ def test_checkpoint_of_another_model(
         assert "config.yaml" in said
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
-def test_damaged_checkpoint(
-    small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes
-) -> None:
+def test_damaged_checkpoint(small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["train", str(small_recipe), "--output", str(run), "--optimizer.steps", "1"]) == 0
-    (Checkpoints(run / "checkpoints").path("best") / ".metadata").write_bytes(content)
-    assert main(["evaluate", str(run)]) == 1
-    assert "can't be read" in capfd.readouterr().err
-    (run / "checkpoints" / "best").write_bytes(content)
+    contents = Checkpoints(run / "checkpoints").path("best") / ".metadata"
+    for content in (b"", b"not a checkpoint", b"PK\x03\x04 cut off"):
+        contents.write_bytes(content)
+        capfd.readouterr()
+        assert main(["evaluate", str(run)]) == 1
+        assert "can't be read" in capfd.readouterr().err
+    (run / "checkpoints" / "best").write_bytes(b"PK\x03\x04 cut off")
     assert main(["evaluate", str(run)]) == 1
     assert "can't be read: it should hold the name of a folder" in capfd.readouterr().err
 

@@ -56,7 +56,7 @@ def assert_alike(run: Path, alone: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "count"), [("batch", 3), ("memory", 2), ("proxies", 3)])
 def test_processes_train_as_one(small_recipe: Path, tmp_path: Path, kind: str, count: int) -> None:
-    options = [*ALIKE, *KINDS[kind]]
+    options = [*ALIKE, *KINDS[kind], "--evaluation.every", "12"]
     alone, run = tmp_path / "alone", tmp_path / "run"
     assert main(["train", str(small_recipe), "--output", str(alone), *options]) == 0
     launched = train(count, small_recipe, "--output", run, *options)

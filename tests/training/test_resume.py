@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from checkpoints import model_of
 from circlet.cli import main
 from circlet.training.run import Run
 
-OPTIONS = ["--optimizer.steps", "40", "--evaluation.every", "5"]
+OPTIONS = ["--optimizer.steps", "20", "--evaluation.every", "5"]
 
 
 def figures_of(run: Path) -> list[dict[str, object]]:
@@ -66,6 +67,12 @@ def test_a_run_killed_in_mid_epoch_ends_bit_equal(
     assert main(["train", str(killed)]) == 0
 
     assert figures_of(killed) == figures_of(tmp_path / "whole")
+    with (
+        np.load(Run(killed).trajectories) as crossings,
+        np.load(Run(tmp_path / "whole").trajectories) as others,
+    ):
+        for name in others.files:
+            np.testing.assert_array_equal(crossings[name], others[name])
     results = [json.loads((run / "results.json").read_text()) for run in (killed, tmp_path / "whole")]
     for result in results:
         result.pop("train_seconds")

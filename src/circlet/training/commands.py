@@ -77,8 +77,8 @@ def train(arguments: Sequence[str]) -> None:
     if not processes.first:
         return
     console.say("measuring the best checkpoint beside the network as it began and raw pixels")
-    console.results(evaluate_run(run, console))
-    console.say(f"report: {report_run(run)}")
+    console.results(evaluate_run(run, console, parsed))
+    console.say(f"report: {report_run(run, parsed)}")
 
 
 def _run_and_recipe(

@@ -17,7 +17,7 @@ from circlet.training.console import Console
 from circlet.training.embedding import Embedded, RawPixels, embed
 from circlet.training.monitor import BatchPairs, batch_pairs
 from circlet.training.parts import Parts, image_dataset, make_parts
-from circlet.training.recipe import Recipe, read_recipe
+from circlet.training.recipe import ParsedRecipe, Recipe, read_recipe
 from circlet.training.run import Record, Run, written_whole
 
 # Training pairs that are kept for the page's histogram and plane.
@@ -25,10 +25,15 @@ _MOST_ANCHORS = 2048
 _MOST_PAIRS = 20_000
 
 
-def evaluate_run(run: Run, console: Console) -> Record:
+def evaluate_run(run: Run, console: Console, parsed: ParsedRecipe | None = None) -> Record:
     """Measure a run's best checkpoint beside the untrained network and raw pixels.
 
     Writes results.json, embeddings.npz and similarities.npz into the run's folder.
+
+    Args:
+        run: The run.
+        console: Says which pictures can't be read.
+        parsed: The run's recipe, where it was read already.
 
     Returns:
         What results.json holds.
@@ -39,7 +44,7 @@ def evaluate_run(run: Run, console: Console) -> Record:
     checkpoints = Checkpoints(run.checkpoints)
     if not checkpoints.has("best"):
         raise CircletError(f"{run.folder} has nothing to measure yet: `circlet train {run.folder}` trains it")
-    recipe = read_recipe(run.config).build()
+    recipe = (parsed or read_recipe(run.config)).build()
     parts = make_parts(recipe)
     device = recipe.fabric().device
     parts.learner.to(device)
@@ -107,9 +112,14 @@ def evaluate_run(run: Run, console: Console) -> Record:
     return results
 
 
-def report_run(run: Run) -> Path:
-    """Write the page of a run with the decision boundary of its loss; returns its path."""
-    return write_report(run.folder, read_recipe(run.config).build().loss.boundary)
+def report_run(run: Run, parsed: ParsedRecipe | None = None) -> Path:
+    """Write the page of a run with the decision boundary of its loss; returns its path.
+
+    Args:
+        run: The run.
+        parsed: Its recipe, where it was read already.
+    """
+    return write_report(run.folder, (parsed or read_recipe(run.config)).build().loss.boundary)
 
 
 @torch.no_grad()
