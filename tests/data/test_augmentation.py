@@ -116,6 +116,20 @@ def test_the_seed_decides_alone() -> None:
     assert not torch.allclose(augmentation(images, Chance.of_part(2, 0, len(images))), first)
 
 
+def test_a_large_picture_by_itself_is_varied_as_among_others() -> None:
+    # torch splits the sum of one large tensor over threads, which contrast's mean must not show.
+    images = torch.rand(16, 1, 224, 224, generator=torch.Generator().manual_seed(1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        whole = Augmentation(contrast=0.4)(images, Chance.of_part(5, 0, 16))
+        for place in range(16):
+            alone = Augmentation(contrast=0.4)(images[place : place + 1], Chance.of_part(5, place, 1, 16))
+            assert torch.equal(alone[0], whole[place])
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

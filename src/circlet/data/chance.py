@@ -36,9 +36,9 @@ class Chance:
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(pictures, *shape) evenly from low to high."""
         numbers = torch.empty(self.whole, *shape).uniform_(low, high, generator=self.generator)
-        return numbers[self.places]
+        return numbers.index_select(0, self.places)
 
     def normal(self, *shape: int, deviation: float) -> Tensor:
         """(pictures, *shape) of mean 0 and this standard deviation."""
         numbers = torch.empty(self.whole, *shape).normal_(0, deviation, generator=self.generator)
-        return numbers[self.places]
+        return numbers.index_select(0, self.places)

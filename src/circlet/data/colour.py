@@ -12,7 +12,10 @@ def brightened(images: Tensor, factors: Tensor) -> Tensor:
 
 def contrasted(images: Tensor, factors: Tensor) -> Tensor:
     """Differences from a picture's mean grey multiplied by (batch,) factors."""
-    return _blended(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), factors)
+    # By rows first: torch splits the sum of one large picture over threads, and so adds in another order
+    # than for several.
+    means = _grey(images).mean(dim=3, keepdim=True).mean(dim=(1, 2), keepdim=True)
+    return _blended(images, means, factors)
 
 
 def saturated(images: Tensor, factors: Tensor) -> Tensor:
